@@ -1,0 +1,35 @@
+"""The one place where the sidecar makes Redis clients."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+# A question that takes longer than this is answered with "Redis is away": a viewer waits no longer.
+SOCKET_TIMEOUT_SECONDS = 5.0
+CONNECT_TIMEOUT_SECONDS = 3.0
+
+
+def make_client(url: str, *, protocol: int = 3) -> Redis:
+    """Make a client that answers bytes, fails at once and never retries by itself.
+
+    redis-py's own retries hide an outage from the one who must tell the viewers of it.
+    """
+    return Redis.from_url(
+        url,
+        protocol=protocol,
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        client_name="celery-sidecar",
+    )
+
+
+def make_dedicated_connection(client: Redis) -> AbstractConnection:
+    """Make a connection outside the pool, for one that only listens; not connected yet."""
+    connection: AbstractConnection = client.connection_pool.make_connection()
+    return connection
