@@ -51,7 +51,8 @@ class EventType:
     FRESH: Final = "fresh"
 
 
-# A run only moves forward in rank. `pending` and `unknown` have none: no worker has seen the task.
+# A run only moves forward in rank. `pending` ends a run that went back to the broker; the task
+# itself goes on there. `unknown` has no rank: it is only ever an answer about one task.
 RANK_WAITING: Final = 1
 RANK_ACTIVE: Final = 2
 RANK_ENDED: Final = 3
@@ -59,6 +60,7 @@ RANKS: Final = {
     "reserved": RANK_WAITING,
     "scheduled": RANK_WAITING,
     "active": RANK_ACTIVE,
+    "pending": RANK_ENDED,
     "retrying": RANK_ENDED,
     "completed": RANK_ENDED,
     "failed": RANK_ENDED,
@@ -227,5 +229,5 @@ def encode_batch(first: Position, entries: list[tuple[bytes, bytes]]) -> bytes:
 def split_record(record: JSON) -> tuple[JSON, JSON]:
     """Split the record of a hash into its event and its extra."""
     event = {name: value for name, value in record.items() if name not in EXTRA_FIELDS}
-    extra = {name: record[name] for name in EXTRA_FIELDS if name in record}
+    extra: JSON = {name: record[name] for name in EXTRA_FIELDS if name in record}
     return event, extra

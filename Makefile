@@ -1,0 +1,45 @@
+# Needs make, Python and a package index; everything else goes into .venv.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+WHEEL_DIR ?= dist
+
+.PHONY: help setup demo test lint format bench wheel clean
+
+help: ## Show what there is
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Install everything into .venv (again only when pyproject.toml has changed)
+
+# The stamp comes last: an installation that broke off is done again.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## Start Redis, a worker, tasks and the sidecar on http://127.0.0.1:8000 (Ctrl-C ends all)
+	@$(BIN)/python -m deploy.demo
+
+test: $(INSTALLED) ## Run the tests; ARGS="-k word" for some of them
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED) ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## Put the format right
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## Measure the way from a worker's event to a client
+	@$(BIN)/python -m bench $(ARGS)
+
+wheel: $(INSTALLED) ## Build the wheel into dist/
+	$(BIN)/python -m build --wheel --outdir $(WHEEL_DIR)
+
+clean: ## Remove .venv and what was built
+	rm -rf $(VENV) build dist

@@ -1,0 +1,98 @@
+"""One batch, one call of ``record.lua``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from redis import Redis
+from redis.exceptions import NoScriptError
+
+from celery_plugin.contract import Keys, Position
+from celery_plugin.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One step of one run, or the worker's record (``worker``).
+
+    ``task`` counts always, ``end`` only if the run is open. ``rest`` and ``extra`` are JSON: the members of
+    the event behind the head that the script writes, and the extra object. ``announces`` marks the worker's
+    record that begins an announcement.
+    """
+
+    kind: str
+    task_id: str = ""
+    run: str = ""
+    rank: int = 0
+    status: str = ""
+    worker: str = "null"
+    rest: str = ""
+    extra: str = "{}"
+    at: float = 0.0
+    announces: bool = False
+
+    @property
+    def size(self) -> int:
+        """Roughly how many bytes it takes on the wire."""
+        return len(self.rest) + len(self.extra) + len(self.task_id) + len(self.run) + 100
+
+    def arguments(self) -> list[Any]:
+        """As the script reads it."""
+        if self.kind == "worker":
+            return [self.kind, self.rest]
+        run = [self.task_id.encode("utf-8", "replace"), self.run, self.rank, self.status, self.worker]
+        return [self.kind, *run, self.rest, self.extra, repr(self.at)]
+
+
+class Answer(NamedTuple):
+    """The position after the batch, and what Redis made of it."""
+
+    position: Position
+    verdict: str
+
+
+class Script:
+    """The script under one prefix and database."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self._source = files("celery_plugin").joinpath("record.lua").read_bytes()
+        # Redis names a script by its SHA-1; nothing is kept secret by it.
+        self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
+        self._keys = (
+            keys.log,
+            keys.runs,
+            keys.active_tasks,
+            keys.waiting_tasks,
+            keys.finished_tasks,
+            keys.finished,
+            keys.workers,
+            keys.leases,
+            keys.events,
+        )
+
+    def call(
+        self,
+        client: Redis,
+        *,
+        worker_id: str,
+        number: int,
+        lease_seconds: float,
+        settings: Settings,
+        epoch_if_needed: str,
+        operations: list[Operation],
+    ) -> Answer:
+        """Apply a batch; raises redis-py's errors."""
+        arguments: list[Any] = [*self._keys, self.keys.events_channel, epoch_if_needed, worker_id, number]
+        arguments += [lease_seconds, settings.log_max, settings.history_max, settings.history_ttl]
+        for operation in operations:
+            arguments += operation.arguments()
+        try:
+            answer: Any = client.evalsha(self._sha, len(self._keys), *arguments)
+        except NoScriptError:
+            answer = client.eval(self._source, len(self._keys), *arguments)  # type: ignore[arg-type]  # bytes are fine
+        epoch, offset, verdict = answer
+        return Answer(Position(epoch.decode(), int(offset)), verdict.decode())

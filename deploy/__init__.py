@@ -1,0 +1,1 @@
+"""What runs the product: the demo, and examples of configuration."""

@@ -1,0 +1,86 @@
+"""What the viewers look at: the state, the log behind it, and whether both are fresh.
+
+The subscriber moves it on, the streams follow it. Everything here happens in one step of the event loop, so
+that whoever reads state and position together reads one moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from enum import Enum
+
+import anyio
+
+from celery_plugin.contract import LogEntry, Position
+from sidecar.event_log import EventLog
+from sidecar.state import State, read_object
+
+logger = logging.getLogger(__name__)
+
+
+class Link(Enum):
+    """Whether what is shown is what Redis says."""
+
+    STARTING = "starting"  # never read so far: there is nothing to show
+    LIVE = "live"
+    STALE = "stale"
+
+
+class Feed:
+    """State, log and link; ``wait`` returns when any of them has moved on."""
+
+    def __init__(self) -> None:
+        self.state = State()
+        self.log = EventLog()
+        self.link = Link.STARTING
+        self.since = time.time()
+        self.reason = "Redis has not been read yet"
+        self.unreadable = 0
+        self.closing = False
+        self._moved = anyio.Event()
+
+    @property
+    def position(self) -> Position:
+        """The offset that the state is at."""
+        return self.log.position
+
+    def restart(self, position: Position, state: State) -> None:
+        """Replace everything: another epoch, or a hole that cannot be filled."""
+        self.state = state
+        self.log.restart(position)
+        self.wake()
+
+    def append(self, entry: LogEntry) -> None:
+        """Apply the next event; one that cannot be read still takes its place in the log."""
+        event = read_object(entry.event)
+        try:
+            if event is None:
+                raise ValueError("not a JSON object")
+            self.state.apply(entry, event)
+            self.log.append(entry, str(event["type"]))
+        except (KeyError, TypeError, ValueError) as error:
+            self.unreadable += 1
+            logger.warning("event %d cannot be read and is passed over: %r", entry.offset, error)
+            self.log.skip(entry.offset)
+
+    def mark(self, link: Link, reason: str = "") -> None:
+        """Say whether Redis can be read; a moment counts once."""
+        if link is self.link:
+            return
+        self.link, self.reason, self.since = link, reason, time.time()
+        self.wake()
+
+    def close(self) -> None:
+        """Let the streams end."""
+        self.closing = True
+        self.wake()
+
+    def wake(self) -> None:
+        """Tell whoever waits that something has changed."""
+        moved, self._moved = self._moved, anyio.Event()
+        moved.set()
+
+    async def wait(self) -> None:
+        """Wait for the next change."""
+        await self._moved.wait()

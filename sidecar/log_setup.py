@@ -1,0 +1,76 @@
+"""Logs: text or JSON, one record a line on stderr, uvicorn's included.
+
+Task names, exceptions and requests come from elsewhere and are logged, so control characters are escaped:
+nothing that is logged can start a line of its own or drive a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from datetime import datetime, timezone
+
+# C0, C1 and DEL; Unicode's line ends; marks that reverse the direction of text; lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+def set_up(level: str, log_format: str) -> None:
+    """Send every log record to stderr in the format; start uvicorn with ``log_config=None``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _UVICORN_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
+    logging.captureWarnings(True)
+
+
+def escaped(text: str) -> str:
+    """Write every character that could break a line or drive a terminal as an escape."""
+    return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+class TextFormatter(logging.Formatter):
+    """Formats a record as a line; the lines of a traceback are indented, so none looks like a record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        head = f"{_time(record)} {record.levelname} {record.name}: {escaped(record.getMessage())}"
+        trace = _traceback(self, record)
+        return "\n".join([head, *("    " + escaped(line) for line in trace.split("\n") if trace)])
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as a JSON object on one line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        trace = _traceback(self, record)
+        if trace:
+            fields["traceback"] = trace
+        # JSON escapes every control character but DEL.
+        return json.dumps(fields).replace("\x7f", "\\u007f")
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = []
+    if record.exc_info:
+        parts.append(formatter.formatException(record.exc_info))
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return "\n".join(parts)

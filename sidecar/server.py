@@ -1,0 +1,138 @@
+"""The daemon: make the parts, listen, serve until a signal, end cleanly."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
+
+import anyio
+import uvicorn
+from redis.asyncio import Redis
+
+from celery_plugin.contract import Keys
+from sidecar.app import Parts, make_app
+from sidecar.broker import BrokerWatcher
+from sidecar.connections import make_client
+from sidecar.feed import Feed
+from sidecar.queries import Queries
+from sidecar.settings import Settings
+from sidecar.snapshot import Snapshots
+from sidecar.status import StatusBoard
+from sidecar.store import Store
+from sidecar.subscriber import Subscriber
+from sidecar.urls import masked_url
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+# Streams are told to end; this is for a viewer that does not take the end.
+GRACE_SECONDS = 5
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code."""
+    try:
+        listener = _listen(settings)
+    except OSError as error:
+        logger.error("cannot listen on %s port %d: %s", settings.host, settings.port, error.strerror)
+        return 1
+    with listener:
+        anyio.run(_serve, settings, listener)
+    return 0
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+
+
+async def _serve(settings: Settings, listener: socket.socket) -> None:
+    async with _parts(settings) as parts, anyio.create_task_group() as tasks:
+        tasks.start_soon(parts.run)
+        config = uvicorn.Config(
+            make_app(parts),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        host, port = listener.getsockname()[:2]
+        logger.info("listening on http://%s:%d, reading %s", host, port, masked_url(settings.redis_url))
+        await _Server(config, parts.feed).serve([listener])
+        tasks.cancel_scope.cancel()
+    logger.info("stopped")
+
+
+@asynccontextmanager
+async def _parts(settings: Settings) -> AsyncIterator[Parts]:
+    client = make_client(settings.redis_url)
+    subscriptions = make_client(settings.redis_url, protocol=2)
+    broker = _broker_client(settings)
+    try:
+        yield _wire(settings, client, subscriptions, broker)
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            for each in filter(None, (client, subscriptions, broker)):
+                await each.aclose()
+
+
+def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis | None) -> Parts:
+    database = client.connection_pool.connection_kwargs.get("db") or 0
+    keys = Keys(settings.prefix, int(database))
+    store, feed = Store(client, keys), Feed()
+    status = StatusBoard(store, feed, settings.queues)
+    watcher = BrokerWatcher(broker, settings.queues, status.note_change) if broker is not None else None
+    if watcher is not None:
+        status.reads(watcher)
+    return Parts(
+        feed=feed,
+        status=status,
+        snapshots=Snapshots(feed, status),
+        queries=Queries(feed, status, store),
+        subscriber=Subscriber(subscriptions, keys, store, feed),
+        broker=watcher,
+    )
+
+
+def _broker_client(settings: Settings) -> Redis | None:
+    url = settings.broker_url
+    if not url.startswith(("redis://", "rediss://", "unix://")):
+        logger.info("the broker is not Redis: how many tasks wait in it is not known")
+        return None
+    return make_client(url)
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams when it is told to stop; uvicorn alone would wait for them for ever.
+
+    Also, on purpose: the exit code is 0 after a signal, where uvicorn raises the signal once more.
+    """
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        handled = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self.handle_exit) for number in handled}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._feed.close()
+        await super().shutdown(sockets)

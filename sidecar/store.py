@@ -1,0 +1,101 @@
+"""Everything that the sidecar reads of what the plugin wrote. No other module knows the keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from celery_plugin.contract import JSON, Keys, LogEntry, Position
+
+# One HSCAN step; 110,000 records in one go would stall Redis and the loop.
+SCAN_COUNT = 500
+FILL_COUNT = 1000
+
+# What stands for the log where no plugin has ever written.
+NOTHING_YET = Position("0" * 16, 0)
+
+
+class StoreUnavailable(Exception):
+    """Raised when Redis cannot be asked; says why in words for a log."""
+
+
+@dataclass(frozen=True)
+class Leases:
+    """Worker id → seconds until its lease ends (negative: it has), by Redis's clock."""
+
+    seconds_left: dict[str, float]
+
+    def alive(self, worker_id: str) -> bool:
+        """Tell whether the worker's lease still runs."""
+        return self.seconds_left.get(worker_id, -1.0) > 0
+
+
+class Store:
+    """Reads under one prefix; raises StoreUnavailable where Redis does not answer."""
+
+    def __init__(self, client: Redis, keys: Keys) -> None:
+        self._client: Any = client  # redis-py types one signature for sync and async
+        self._keys = keys
+
+    async def position(self) -> Position:
+        """The end of the log."""
+        epoch, offset = await self._ask(self._client.hmget(self._keys.log, "epoch", "offset"))
+        return Position(epoch.decode(), int(offset)) if epoch and offset else NOTHING_YET
+
+    async def tasks(self) -> AsyncIterator[bytes]:
+        """Yield the record of each task that a worker has, some twice.
+
+        The waiting ones come first: a task that starts meanwhile is then met again as active.
+        """
+        for key in (self._keys.waiting_tasks, self._keys.active_tasks):
+            cursor = 0
+            while True:
+                cursor, records = await self._ask(self._client.hscan(key, cursor, count=SCAN_COUNT))
+                for record in records.values():
+                    yield record
+                if not cursor:
+                    break
+
+    async def workers(self) -> list[bytes]:
+        """The record of each worker."""
+        return list(await self._ask(self._client.hvals(self._keys.workers)))
+
+    async def leases(self) -> Leases:
+        """Read every lease and the clock that it goes by."""
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.zrange(self._keys.leases, 0, -1, withscores=True)
+        (seconds, micros), ends = await self._ask(pipeline.execute())
+        now = seconds + micros / 1e6
+        return Leases({worker.decode("utf-8", "replace"): end - now for worker, end in ends})
+
+    async def finished_task(self, task_id: str) -> JSON | None:
+        """The record of a task whose last run has ended, while it is kept."""
+        record = await self._ask(
+            self._client.hget(self._keys.finished_tasks, task_id.encode("utf-8", "replace"))
+        )
+        return json.loads(record) if record else None
+
+    async def entries_after(self, offset: int, until: int) -> list[LogEntry]:
+        """Up to FILL_COUNT entries of the log behind an offset; fewer or none where it was trimmed."""
+        found = await self._ask(
+            self._client.xrange(self._keys.events, f"{offset + 1}-0", f"{until}-0", count=FILL_COUNT)
+        )
+        return [
+            LogEntry(int(key.split(b"-")[0]), fields[b"event"], fields[b"extra"]) for key, fields in found
+        ]
+
+    async def ping(self) -> None:
+        """Make a real round trip."""
+        await self._ask(self._client.ping())
+
+    async def _ask(self, question: Any) -> Any:
+        try:
+            return await question
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(str(error) or type(error).__name__) from error

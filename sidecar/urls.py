@@ -1,0 +1,171 @@
+"""URLs of Redis and of brokers: checked without connecting, and masked before they are shown.
+
+Checked here is what redis-py would pass over: it reads ``redis://host/abc`` as database 0 and
+``redis://:6379`` as localhost, and an option that it does not know fails only at the first connection.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
+# Kombu's name for a unix socket.
+KOMBU_SOCKET_SCHEME: Final = "redis+socket"
+
+_EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 (TLS) or unix:///path/redis.sock?db=0"
+# Time limits and the protocol are the sidecar's own business, so only these may come with a URL.
+_OPTIONS = frozenset({"db", "username", "password"})
+_TLS_OPTIONS = frozenset(
+    {
+        "ssl_ca_certs",
+        "ssl_ca_path",
+        "ssl_cert_reqs",
+        "ssl_certfile",
+        "ssl_check_hostname",
+        "ssl_keyfile",
+        "ssl_password",
+    }
+)
+_CREDENTIAL = re.compile(r"passw|pwd|secret|token|credential|auth", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=://)")
+_HOST = re.compile(r"[A-Za-z0-9._\-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", re.ASCII)
+_DB = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+def masked_url(url: str) -> str:
+    """Replace the password, and every credential in the query, by ``***``.
+
+    It also takes what is no URL: a mistyped one is reported, and its password may hold ``/`` or ``@``.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    userinfo, at, address = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    # A lone word before the @ is a user's name to redis-py, but as often a password by mistake.
+    visible = f"{user}:***@" if colon else "***@" if at else ""
+    location, question, query = address.partition("?")
+    return f"{scheme}{separator}{visible}{location}{question}{_masked_query(query)}"
+
+
+def masked_text(text: str) -> str:
+    """Mask whatever in a sentence could be a URL with a credential."""
+    return re.sub(r"[^\s'\"]*[@?][^\s'\"]*", lambda match: masked_url(match[0]), text)
+
+
+def check_redis_url(text: str) -> str:
+    """Return the URL for redis-py, or raise ValueError with what is allowed."""
+    parts = _split(text)
+    if parts.scheme not in REDIS_SCHEMES:
+        raise _bad_redis_url("its scheme is another" if parts.scheme else "it has no scheme")
+    unknown = sorted(name for name, _ in parse_qsl(parts.query) if name not in _options(parts.scheme))
+    if unknown:
+        raise _bad_redis_url(f"it has the option {unknown[0]}, allowed are {_listed(_options(parts.scheme))}")
+    if parts.scheme == "unix":
+        _check_socket(parts)
+    else:
+        _check_server(parts)
+    _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
+    return _join(parts)
+
+
+def check_broker_url(text: str) -> str:
+    """Return the URL, which may be any that Celery takes, or raise ValueError."""
+    if not _SCHEME.match(text):
+        raise ValueError(
+            "a broker URL is what Celery has as broker_url, e.g. redis://host:6379/0 or amqp://host"
+        )
+    redis_url = redis_url_of_broker(text)
+    if redis_url is not None:
+        check_redis_url(redis_url)
+    return text
+
+
+def redis_url_of_broker(text: str) -> str | None:
+    """Turn Celery's URL of a Redis broker into one for redis-py; None for any other broker."""
+    scheme = (_SCHEME.match(text) or [""])[0].lower()
+    if scheme not in (*REDIS_SCHEMES, KOMBU_SOCKET_SCHEME):
+        return None
+    parts = _split(text)
+    if scheme == KOMBU_SOCKET_SCHEME:
+        query = re.sub(r"(^|&)virtual_host=(?:/|%2[Ff])?", r"\1db=", parts.query)
+        parts = parts._replace(scheme="unix", query=query)
+    return _join(parts._replace(query=_known_options(parts)))
+
+
+def _split(text: str) -> SplitResult:
+    # urlsplit takes the rest for a fragment, which drops the host or the database.
+    if "#" in text:
+        raise _bad_redis_url("it has a # in it")
+    # urlsplit drops tabs and line breaks without a word.
+    if re.search(r"[\x00-\x20\x7f]", text):
+        raise _bad_redis_url("it has a space or a control character in it")
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError:
+        raise _bad_redis_url("its host or port cannot be read") from None
+    return parts
+
+
+def _join(parts: SplitResult) -> str:
+    # Not urlunsplit: it turns unix:///path into unix:/path, which redis-py refuses.
+    query = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda match: match[0][5:].lower(), parts.query)
+    return f"{parts.scheme}://{parts.netloc}{parts.path}{'?' if query else ''}{query}"
+
+
+def _options(scheme: str) -> frozenset[str]:
+    return _OPTIONS | _TLS_OPTIONS if scheme == "rediss" else _OPTIONS
+
+
+def _known_options(parts: SplitResult) -> str:
+    """Leave only what redis-py understands: kombu takes more, and passes over what it does not know."""
+    known = _options(parts.scheme)
+    return "&".join(pair for pair in parts.query.split("&") if unquote(pair.partition("=")[0]) in known)
+
+
+def _check_server(parts: SplitResult) -> None:
+    # A host or a port that is empty is nearly always a variable that was not filled in.
+    if not parts.hostname:
+        raise _bad_redis_url("it has no host")
+    if not _HOST.fullmatch(parts.hostname):
+        raise _bad_redis_url("its host is no name and no address")
+    if parts.netloc.endswith(":") or parts.port == 0:
+        raise _bad_redis_url("its port is not from 1 to 65535")
+    database = parts.path.removeprefix("/")
+    if database and not _DB.fullmatch(database):
+        raise _bad_redis_url("its database is no number")
+
+
+def _check_socket(parts: SplitResult) -> None:
+    if parts.hostname:
+        raise _bad_redis_url("a unix URL has three slashes before the path")
+    if parts.path in ("", "/"):
+        raise _bad_redis_url("it has no path")
+
+
+def _check_options(options: dict[str, str]) -> None:
+    if "db" in options and not _DB.fullmatch(options["db"]):
+        raise _bad_redis_url("its database is no number")
+    requirement = options.get("ssl_cert_reqs", "required").removeprefix("CERT_").lower()
+    if requirement not in ("none", "optional", "required"):
+        raise _bad_redis_url("ssl_cert_reqs is none, optional or required")
+
+
+def _masked_query(query: str) -> str:
+    return "&".join(_masked_option(option) for option in query.split("&"))
+
+
+def _masked_option(option: str) -> str:
+    name, equals, _ = option.partition("=")
+    return f"{name}=***" if equals and _CREDENTIAL.search(unquote(name)) else option
+
+
+def _bad_redis_url(reason: str) -> ValueError:
+    return ValueError(f"{reason}; a Redis URL is {_EXAMPLES}, special characters of a password as %xx")
+
+
+def _listed(names: frozenset[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,143 @@
+"""Fixtures: each test has servers of its own, so tests may run in any order and side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from redis import Redis
+
+from deploy.demo.ports import free_port as find_free_port
+from deploy.demo.redis_server import RedisServer
+from tests.support import celery_worker, sidecar_process, tasks_app
+from tests.support.celery_worker import Worker
+from tests.support.processes import Process
+from tests.support.sidecar_process import Sidecar
+from tests.support.starters import StartProcess, StartRedis, StartSidecar, StartWorker
+
+_PROCESSES = pytest.StashKey[list[Process]]()
+_SERVERS = pytest.StashKey[list[RedisServer]]()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Run asynchronous tests on asyncio alone, as uvicorn does."""
+    return "asyncio"
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Find a port on which nobody listens."""
+    return find_free_port
+
+
+@pytest.fixture
+def start_redis(request: pytest.FixtureRequest) -> Iterator[StartRedis]:
+    """Start Redis servers with settings of their own, e.g. ``start_redis("--requirepass", "x")``."""
+    servers = request.node.stash.setdefault(_SERVERS, [])
+
+    def start(*arguments: str, port: int | None = None) -> RedisServer:
+        server = RedisServer(*arguments, port=port)
+        servers.append(server)
+        return server.start()
+
+    yield start
+    for server in servers:
+        server.close()
+
+
+@pytest.fixture
+def redis_server(start_redis: StartRedis) -> RedisServer:
+    """An empty Redis for this test alone."""
+    return start_redis()
+
+
+@pytest.fixture
+def redis_client(redis_server: RedisServer) -> Iterator[Redis]:
+    """A client of database 0 that answers strings."""
+    with Redis.from_url(redis_server.url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture
+def processes(request: pytest.FixtureRequest) -> Iterator[list[Process]]:
+    """The child processes of this test; whatever is appended is ended, and shown when it fails."""
+    started: list[Process] = request.node.stash.setdefault(_PROCESSES, [])
+    yield started
+    for process in reversed(started):
+        process.close()
+
+
+@pytest.fixture
+def start_process(processes: list[Process]) -> StartProcess:
+    """Start commands that end with the test."""
+
+    def start(command: Sequence[str], *, name: str = "", env: dict[str, str] | None = None) -> Process:
+        process = Process(command, name=name, env=env)
+        processes.append(process)
+        return process
+
+    return start
+
+
+@pytest.fixture
+def start_worker(request: pytest.FixtureRequest, processes: list[Process]) -> StartWorker:
+    """Start workers, on `redis_server` unless a broker is named; return when they consume."""
+
+    def start(broker: str | None = None, *, ready: bool = True, **options: Any) -> Worker:
+        worker = celery_worker.launch_worker(broker or _redis_url(request), **options)
+        processes.append(worker)
+        if ready:
+            celery_worker.wait_until_ready(worker)
+        return worker
+
+    return start
+
+
+@pytest.fixture
+def start_sidecar(request: pytest.FixtureRequest, processes: list[Process]) -> StartSidecar:
+    """Start sidecars, on `redis_server` unless a Redis is named; return when they answer /livez."""
+
+    def start(redis_url: str | None = None, *, ready: bool = True, **options: Any) -> Sidecar:
+        sidecar = sidecar_process.launch_sidecar(redis_url or _redis_url(request), **options)
+        processes.append(sidecar)
+        if ready:
+            sidecar_process.wait_until_alive(sidecar)
+        return sidecar
+
+    return start
+
+
+@pytest.fixture
+def celery_app(redis_server: RedisServer) -> Iterator[Celery]:
+    """The producer's side: the app of the test tasks, on `redis_server`, without the plugin."""
+    app = tasks_app.make_app(redis_server.url, redis_server.url)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> tasks_app.Gate:
+    """A closed gate for `wait_for_file` tasks: pass ``str(gate)``, then ``gate.open()``."""
+    return tasks_app.Gate(tmp_path / "gate")
+
+
+def _redis_url(request: pytest.FixtureRequest) -> str:
+    server: RedisServer = request.getfixturevalue("redis_server")
+    return server.url
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Show what the child processes said when a test fails."""
+    report = yield
+    if report.failed:
+        for process in item.stash.get(_PROCESSES, []):
+            report.sections.append((f"output of {process.name}", process.output))
+        for server in item.stash.get(_SERVERS, []):
+            if server.log.exists():
+                report.sections.append(("output of redis", server.last_lines(50)))
+    return report

@@ -1,0 +1,1 @@
+"""Real servers, workers and streams for the tests."""

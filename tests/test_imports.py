@@ -1,0 +1,223 @@
+"""Who may import whom, and why: the order of the modules is the way that data goes."""
+
+import ast
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Every module, also those still to come. One that is not here fails the tests: put it in, then see
+# which line of RULES it belongs to.
+MODULES = {
+    "sidecar": {
+        "__init__",
+        "__main__",
+        "app",
+        "bindings",
+        "broker",
+        "cli",
+        "connections",
+        "depths",
+        "event_log",
+        "feed",
+        "log_setup",
+        "problems",
+        "queries",
+        "server",
+        "settings",
+        "snapshot",
+        "state",
+        "status",
+        "store",
+        "stream",
+        "subscriber",
+        "tracking",
+        "urls",
+    },
+    "celery_plugin": {
+        "__init__",
+        "connections",
+        "contract",
+        "dispatcher",
+        "events",
+        "native",
+        "plugin",
+        "queues",
+        "record",
+        "runs",
+        "script",
+        "settings",
+        "stray",
+        "worker",
+        "writer",
+    },
+}
+
+
+def names(package: str, *without: str) -> frozenset[str]:
+    """Name the modules of a package as they are imported."""
+    dotted = {name: package if name == "__init__" else f"{package}.{name}" for name in MODULES[package]}
+    return frozenset(dotted.values()) - set(without)
+
+
+SIDECAR = names("sidecar")
+PLUGIN = names("celery_plugin")
+CONTRACT = "celery_plugin.contract"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Says who alone may import these modules and what is below them."""
+
+    imported: frozenset[str]
+    by: frozenset[str]
+    why: str
+
+
+def only(imported: set[str] | frozenset[str], by: set[str] | frozenset[str], why: str) -> Rule:
+    """Make a rule of plain sets."""
+    return Rule(frozenset(imported), frozenset(by), why)
+
+
+# For each import the rule that names the longest part of it holds; what no rule names nobody may import.
+RULES = [
+    only(
+        {CONTRACT},
+        SIDECAR | PLUGIN,
+        "the contract is what both sides agree on, so both may read it",
+    ),
+    only(
+        PLUGIN - {CONTRACT},
+        PLUGIN - {CONTRACT},
+        "the sidecar knows the plugin only by what it writes, and the contract is below everything",
+    ),
+    only(
+        SIDECAR - {"sidecar.app"},
+        SIDECAR,
+        "a worker must not load the server, whose dependencies it does not have",
+    ),
+    only(
+        {"sidecar.app"},
+        {"sidecar.server"},
+        "app wires the parts together; a part that imported it would close a circle",
+    ),
+    only(
+        {"celery", "kombu", "billiard"},
+        PLUGIN - {CONTRACT},
+        "the sidecar runs without application code and must start without Celery",
+    ),
+    only(
+        {"redis"},
+        {
+            "sidecar.bindings",
+            "sidecar.broker",
+            "sidecar.connections",
+            "sidecar.server",
+            "sidecar.store",
+            "sidecar.subscriber",
+            "sidecar.tracking",
+            "celery_plugin.connections",
+            "celery_plugin.script",
+            "celery_plugin.stray",
+            "celery_plugin.writer",
+        },
+        "who talks to Redis is few, so that an outage is handled in few places",
+    ),
+    only(
+        {"anyio", "sse_starlette", "starlette", "uvicorn"},
+        SIDECAR - {"sidecar.cli", "sidecar.settings", "sidecar.urls", "sidecar.log_setup"},
+        "a worker does not have them, and a mistake in the settings is told before they are loaded",
+    ),
+]
+
+
+def existing_modules() -> dict[str, Path]:
+    """Find the modules that there are."""
+    files = [file for package in MODULES for file in sorted((ROOT / package).rglob("*.py"))]
+    return {module_name(file): file for file in files}
+
+
+def module_name(file: Path) -> str:
+    """Say how a file is imported."""
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(file: Path) -> set[str]:
+    """Find what a file imports."""
+    return imports_in(file.read_text(encoding="utf-8"), file.parent.relative_to(ROOT).parts)
+
+
+def imports_in(source: str, package: tuple[str, ...]) -> set[str]:
+    """Find every import, also inside functions and under ``TYPE_CHECKING``, without the standard library."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= imported_from(node, package)
+    return {name for name in found if name.partition(".")[0] not in sys.stdlib_module_names}
+
+
+def imported_from(node: ast.ImportFrom, package: tuple[str, ...]) -> set[str]:
+    """Tell what one ``from`` line imports: ``from sidecar import app`` is ``sidecar.app``."""
+    above = package[: len(package) - node.level + 1] if node.level else ()
+    base = ".".join([*above, *([node.module] if node.module else [])])
+    submodules = {f"{base}.{alias.name}" for alias in node.names} & (SIDECAR | PLUGIN)
+    others = any(f"{base}.{alias.name}" not in submodules for alias in node.names)
+    return submodules | ({base} if others else set())
+
+
+def rule_of(name: str) -> Rule | None:
+    """Find the rule that names the longest part of an import."""
+    parts = name.split(".")
+    starts = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((rule for start in starts for rule in RULES if start in rule.imported), None)
+
+
+@pytest.mark.parametrize(("module", "file"), existing_modules().items(), ids=existing_modules())
+def test_module_is_listed(module: str, file: Path) -> None:
+    """Every module stands in the table, so that somebody has thought about what it may import."""
+    assert module in SIDECAR | PLUGIN, (
+        f"list {file.stem!r} of {file.relative_to(ROOT)} in MODULES of {__file__}"
+    )
+
+
+@pytest.mark.parametrize(("module", "file"), existing_modules().items(), ids=existing_modules())
+def test_imports(module: str, file: Path) -> None:
+    """A module imports only what it may."""
+    for name in sorted(imports_of(file)):
+        rule = rule_of(name)
+        assert rule is not None, (
+            f"{module} imports {name}, which no line of RULES in {__file__} allows to anybody"
+        )
+        assert module in rule.by, f"{module} must not import {name}: {rule.why} (RULES in {__file__})"
+
+
+def test_contract_needs_only_the_standard_library() -> None:
+    """The contract imports nothing but the standard library."""
+    assert set() == imports_of(ROOT / "celery_plugin" / "contract.py")
+
+
+def test_rules_name_modules_of_the_table() -> None:
+    """No rule speaks of a module that the table does not have."""
+    assert set() == {module for rule in RULES for module in rule.by} - SIDECAR - PLUGIN
+
+
+@pytest.mark.parametrize(
+    ("expected", "line"),
+    [
+        ({"sidecar.app"}, "import sidecar.app"),
+        ({"sidecar.app"}, "from sidecar import app"),
+        ({"sidecar.app"}, "from . import app"),
+        ({"sidecar.app"}, "from .app import make"),
+        ({"sidecar", "sidecar.app"}, "from sidecar import app, __doc__"),
+        ({"redis.asyncio"}, "def f():\n    from redis.asyncio import Redis"),
+        (set(), "import json, os.path"),
+    ],
+)
+def test_every_form_of_import_is_seen(expected: set[str], line: str) -> None:
+    """However an import is written, it is found."""
+    assert expected == imports_in(line, ("sidecar",))
