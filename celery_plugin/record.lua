@@ -14,11 +14,11 @@
 --       7 workers  8 leases  9 events
 -- ARGV  1 channel  2 an epoch to use if one is needed  3 worker id  4 batch number
 --       5 lease in seconds, 0 gives it up  6 log's length  7 history's length  8 history's age in s
---       9… operations:
---         "task" id run rank status worker(JSON) REST extra(JSON object) time
+--       9… operations, TAB between their parts (one argument each: nine would cost more than the rest)
+--         task run rank status worker(JSON) time REST extra(JSON object) task-id
 --           a step of a run; a run that is there already is left as it is
---         "end"  the same eight; only if that run is still open
---         "worker" REST
+--         end  the same; only if that run is still open
+--         worker REST
 -- Returns epoch, offset of the last event, verdict: "applied", "duplicate" or "unknown" (applied, but
 -- Redis held no lease of this worker: unless this batch begins with it, say all that you have).
 
@@ -185,19 +185,22 @@ local function apply_task(id, step, only_if_open)
   end
 end
 
-local worker_rest
-local at = 9
-while at <= #ARGV do
-  if ARGV[at] ~= 'worker' then
-    apply_task(ARGV[at + 1], {id = ARGV[at + 2], rank = tonumber(ARGV[at + 3]), status = ARGV[at + 4],
-      worker = ARGV[at + 5], rest = ARGV[at + 6], extra = ARGV[at + 7], time = ARGV[at + 8]}, ARGV[at] == 'end')
-    at = at + 9
+local function apply_worker(rest)
+  offset = offset + 1
+  emit('{"type":"worker_status","offset":' .. offset .. ',' .. rest .. '}', '{}')
+  worker_record = WORKER_HEAD .. batch .. ',"offset":' .. offset .. ',' .. rest .. '}'
+end
+
+-- Only the id may hold a TAB, so it comes last.
+local STEP = '^(%a+)\t([^\t]*)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$'
+for at = 9, #ARGV do
+  local kind, run, rank, status, worker, time, rest, extra, id = string.match(ARGV[at], STEP)
+  if kind then
+    local step = {id = run, rank = tonumber(rank), status = status, worker = worker, time = time}
+    step.rest, step.extra = rest, extra
+    apply_task(id, step, kind == 'end')
   else
-    worker_rest = ARGV[at + 1]
-    offset = offset + 1
-    emit('{"type":"worker_status","offset":' .. offset .. ',' .. worker_rest .. '}', '{}')
-    worker_record = WORKER_HEAD .. batch .. ',"offset":' .. offset .. ',' .. worker_rest .. '}'
-    at = at + 2
+    apply_worker(string.match(ARGV[at], '^worker\t(.*)$'))
   end
 end
 

@@ -1,8 +1,15 @@
-"""What is told of a run: its JSON, in words and within the size that the contract allows."""
+"""What is told of a run: its JSON, in words and within the size that the contract allows.
+
+    rest     FACTS,MOVING     the members of the event behind the head that the script writes
+    extra    {"args":"…","kwargs":"…"}
+
+The facts and the extra stay the same while the run goes on and are made once: a task is told three times.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any
 
 from celery_plugin.contract import RECORD_MAX_BYTES, encode
@@ -11,46 +18,59 @@ from celery_plugin.runs import Run
 # The head that the script writes, without the names of the two workers in it:
 # {"type":"task_status","status":"…","worker":…,"offset":…,"previous":{"status":"…","worker":…},
 _HEAD_BYTES = 150
+# What the moving part takes while nothing has gone wrong.
+_MOVING_BYTES = 230
 _NAME_MAX = 200
 _EXCEPTION_MAX = 160
 
-
-def rest_and_extra(run: Run, worker: str) -> tuple[str, str]:
-    """The members of the event behind its head, and the extra object; together with the head within 1 KB.
-
-    >>> '"task_id":"…","task_name":"…",…', '{"args":"…","kwargs":"…"}'
-    """
-    rest = encode({name: value for name, value in _members(run) if value is not None or name == "position"})[
-        1:-1
-    ]
-    spent = _HEAD_BYTES + 2 * _size(json.dumps(worker)) + _size(rest)
-    return rest, _extra(run, RECORD_MAX_BYTES - spent)
+# A string as JSON; not ASCII alone: other alphabets would take twice their bytes.
+encode_text: Callable[[str], str] = encode_basestring
 
 
-def _members(run: Run) -> list[tuple[str, Any]]:
-    return [
-        ("task_id", run.task_id),
-        ("task_name", cut(run.task_name, _NAME_MAX)),
-        ("position", None),
-        ("message", message(run)),
-        ("queue", cut(run.queue, _NAME_MAX)),
-        ("attempt", run.attempt),
-        ("max_retries", run.max_retries),
-        ("priority", run.priority),
-        ("root_id", _other(run.root_id, run)),
-        ("parent_id", run.parent_id),
-        ("group_id", run.group_id),
-        ("received_at", _time(run.received_at)),
-        ("eta", _time(run.eta)),
-        ("started_at", _time(run.started_at)),
-        ("finished_at", _time(run.finished_at)),
-        ("runtime", _time(run.runtime)),
-        ("exception", cut(run.exception, _EXCEPTION_MAX)),
-        ("reason", run.reason),
-        ("updated_at", _time(run.updated_at)),
-        ("timestamp", _time(run.updated_at)),
-        ("run", run.id),
-    ]
+def rest_and_extra(run: Run, worker_json: str) -> tuple[str, str]:
+    """Make both parts; with the script's head they take at most 1 KB together."""
+    limit = RECORD_MAX_BYTES - _HEAD_BYTES - 2 * _size(worker_json)
+    if not run.facts:
+        run.facts = encode(_facts(run))[1:-1]
+        run.extra = _extra(run, limit - _size(run.facts) - _MOVING_BYTES)
+    rest = f"{run.facts},{_moving(run)}"
+    if _size(rest) + _size(run.extra) <= limit:
+        return rest, run.extra
+    return rest, _extra(run, limit - _size(rest))
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    facts = {
+        "task_id": run.task_id,
+        "task_name": cut(run.task_name, _NAME_MAX),
+        "queue": cut(run.queue, _NAME_MAX),
+        "attempt": run.attempt,
+        "max_retries": run.max_retries,
+        "priority": run.priority,
+        "root_id": run.root_id if run.root_id != run.task_id else None,
+        "parent_id": run.parent_id,
+        "group_id": run.group_id,
+        "received_at": round(run.received_at, 6),
+        "eta": run.eta,
+        "run": run.id,
+    }
+    return {"position": None} | {name: value for name, value in facts.items() if value is not None}
+
+
+def _moving(run: Run) -> str:
+    parts = [f'"message":{encode_text(message(run))}']
+    if run.started_at is not None:
+        parts.append(f'"started_at":{run.started_at:.6f}')
+    if run.finished_at is not None:
+        parts.append(f'"finished_at":{run.finished_at:.6f}')
+    if run.runtime is not None:
+        parts.append(f'"runtime":{run.runtime:.6f}')
+    if run.exception is not None:
+        parts.append(f'"exception":{encode_text(cut(run.exception, _EXCEPTION_MAX))}')
+    if run.reason is not None:
+        parts.append(f'"reason":"{run.reason}"')
+    parts.append(f'"updated_at":{run.updated_at:.6f},"timestamp":{run.updated_at:.6f}')
+    return ",".join(parts)
 
 
 def message(run: Run) -> str:
@@ -80,18 +100,10 @@ _SENTENCES = {
 }
 
 
-def _other(root_id: str | None, run: Run) -> str | None:
-    return None if root_id == run.task_id else root_id
-
-
-def _time(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 6)
-
-
-def cut(text: str | None, length: int) -> str | None:
+def cut(text: str | None, length: int) -> str:
     """Cut a text to so many characters, the last one an ellipsis where something is missing."""
     if text is None or len(text) <= length:
-        return text
+        return text or ""
     return text[: max(0, length - 1)] + "…"
 
 
@@ -112,10 +124,5 @@ def _fit(text: str, budget: int) -> str:
     return encoded
 
 
-def encode_text(text: str) -> str:
-    """Encode one text as JSON; what UTF-8 cannot hold becomes ``?``."""
-    return json.dumps(text, ensure_ascii=False).encode("utf-8", "replace").decode("utf-8")
-
-
 def _size(text: str) -> int:
-    return len(text.encode("utf-8", "replace"))
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))

@@ -37,6 +37,9 @@ class Run:
     runtime: float | None = None
     exception: str | None = None
     reason: str | None = None
+    # Made once, when the run is told for the first time.
+    facts: str = ""
+    extra: str = ""
 
     @property
     def rank(self) -> int:

@@ -14,7 +14,7 @@ from celery_plugin.contract import Keys, Position
 from celery_plugin.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Operation:
     """One step of one run, or the worker's record (``worker``).
 
@@ -34,17 +34,16 @@ class Operation:
     at: float = 0.0
     announces: bool = False
 
-    @property
-    def size(self) -> int:
-        """Roughly how many bytes it takes on the wire."""
-        return len(self.rest) + len(self.extra) + len(self.task_id) + len(self.run) + 100
-
-    def arguments(self) -> list[Any]:
-        """As the script reads it."""
+    def argument(self) -> bytes:
+        """As the script reads it; what UTF-8 cannot hold becomes ``?``."""
         if self.kind == "worker":
-            return [self.kind, self.rest]
-        run = [self.task_id.encode("utf-8", "replace"), self.run, self.rank, self.status, self.worker]
-        return [self.kind, *run, self.rest, self.extra, repr(self.at)]
+            line = f"worker\t{self.rest}"
+        else:
+            line = (
+                f"{self.kind}\t{self.run}\t{self.rank}\t{self.status}\t{self.worker}\t{self.at!r}"
+                f"\t{self.rest}\t{self.extra}\t{self.task_id}"
+            )
+        return line.encode("utf-8", "replace")
 
 
 class Answer(NamedTuple):
@@ -83,13 +82,12 @@ class Script:
         lease_seconds: float,
         settings: Settings,
         epoch_if_needed: str,
-        operations: list[Operation],
+        operations: list[bytes],
     ) -> Answer:
         """Apply a batch; raises redis-py's errors."""
         arguments: list[Any] = [*self._keys, self.keys.events_channel, epoch_if_needed, worker_id, number]
         arguments += [lease_seconds, settings.log_max, settings.history_max, settings.history_ttl]
-        for operation in operations:
-            arguments += operation.arguments()
+        arguments += operations
         try:
             answer: Any = client.evalsha(self._sha, len(self._keys), *arguments)
         except NoScriptError:

@@ -60,7 +60,7 @@ class Batch:
     """One call; a call whose answer was lost is made again as it was, under its number."""
 
     number: int
-    operations: list[Operation]
+    operations: list[bytes]
     announces: bool
 
 
@@ -189,7 +189,7 @@ class Writer:
         self._outbox = deque(kept[surplus:])
 
     def _operation(self, run: Run) -> Operation:
-        rest, extra = rest_and_extra(run, self._worker.hostname)
+        rest, extra = rest_and_extra(run, self._worker_json)
         return Operation(
             "task", run.task_id, run.id, run.rank, run.status, self._worker_json, rest, extra, run.updated_at
         )
@@ -225,14 +225,15 @@ class Writer:
 
     def _next_batch(self) -> Batch:
         self._number += 1
-        operations: list[Operation] = []
+        batch = Batch(self._number, [], announces=False)
         size = 0
         for operation in self._take():
-            operations.append(operation)
-            size += operation.size
-            if len(operations) >= BATCH_OPERATIONS or size >= BATCH_BYTES:
+            batch.operations.append(operation.argument())
+            batch.announces |= operation.announces
+            size += len(batch.operations[-1])
+            if len(batch.operations) >= BATCH_OPERATIONS or size >= BATCH_BYTES:
                 break
-        return Batch(self._number, operations, any(operation.announces for operation in operations))
+        return batch
 
     def _take(self) -> Iterator[Operation]:
         while self._outbox:

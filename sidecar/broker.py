@@ -121,9 +121,12 @@ class BrokerWatcher:
                     self._log_polling("CLIENT TRACKING is refused")
                 self._readings, self._next_check = {}, 0.0
                 while True:
+                    due_to_change = bool(self._stale)
                     await self._round(connection)
                     answered()
-                    await self._urgent.wait(COALESCE_SECONDS)
+                    # A round that only checked must not make the next change wait.
+                    if due_to_change:
+                        await self._urgent.wait(COALESCE_SECONDS)
                     await self._wake.wait(self._next_check - time.monotonic())
         finally:
             self._set_depths(None)

@@ -14,7 +14,7 @@ import anyio
 
 from celery_plugin.contract import LogEntry, Position
 from sidecar.event_log import EventLog
-from sidecar.state import State, read_object
+from sidecar.state import State, Unreadable, read_event
 
 logger = logging.getLogger(__name__)
 
@@ -53,16 +53,20 @@ class Feed:
 
     def append(self, entry: LogEntry) -> None:
         """Apply the next event; one that cannot be read still takes its place in the log."""
-        event = read_object(entry.event)
         try:
-            if event is None:
-                raise ValueError("not a JSON object")
-            self.state.apply(entry, event)
-            self.log.append(entry, str(event["type"]))
-        except (KeyError, TypeError, ValueError) as error:
-            self.unreadable += 1
-            logger.warning("event %d cannot be read and is passed over: %r", entry.offset, error)
-            self.log.skip(entry.offset)
+            event = read_event(entry.event)
+        except Unreadable as error:
+            self.pass_over(f"event {entry.offset}", error)
+            self.log.append(entry, None)
+            return
+        self.state.apply(entry, event)
+        self.log.append(entry, event["type"])
+
+    def pass_over(self, what: str, error: Exception) -> None:
+        """Count what cannot be read; it is logged ever less often, as there may be a flood of it."""
+        self.unreadable += 1
+        if self.unreadable.bit_count() == 1:
+            logger.warning("%s cannot be read, passed over (%d so far): %s", what, self.unreadable, error)
 
     def mark(self, link: Link, reason: str = "") -> None:
         """Say whether Redis can be read; a moment counts once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import heapq
 import json
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from celery_plugin.contract import JSON
 from sidecar.feed import Feed, Link
 from sidecar.problems import BadParameter, Unavailable, UnknownTask
-from sidecar.state import State, Task
+from sidecar.state import State, Task, Unreadable, read_event
 from sidecar.status import StatusBoard
 from sidecar.store import Store, StoreUnavailable
 
@@ -53,11 +52,14 @@ class Queries:
             return task.record
         try:
             finished = await self._store.finished_task(task_id)
+            read_event(finished or b"")
         except StoreUnavailable as error:
             raise Unavailable from error
+        except Unreadable:
+            finished = None
         if finished is None:
             raise UnknownTask(f"no worker has, or lately had, the task {task_id[:100]}")
-        return json.dumps(finished, ensure_ascii=False).encode("utf-8", "replace")
+        return finished
 
     def workers(self) -> JSON:
         """Every worker that is known, and whether its lease runs."""
@@ -113,7 +115,7 @@ def read_cursor(parameters: Mapping[str, str]) -> SortKey | None:
         parsed: Any = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
         group, received_at, task_id = parsed
         return int(group), float(received_at), str(task_id)
-    except (binascii.Error, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise BadParameter("cursor", "the value of next in the answer before") from error
 
 

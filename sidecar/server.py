@@ -102,11 +102,10 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
 
 
 def _broker_client(settings: Settings) -> Redis | None:
-    url = settings.broker_url
-    if not url.startswith(("redis://", "rediss://", "unix://")):
+    if settings.broker_redis_url is None:
         logger.info("the broker is not Redis: how many tasks wait in it is not known")
         return None
-    return make_client(url)
+    return make_client(settings.broker_redis_url)
 
 
 class _Server(uvicorn.Server):

@@ -6,8 +6,8 @@ It is Redis's state at one offset of the log, and moves on by applying each even
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from sys import intern
 from typing import Any
@@ -52,13 +52,17 @@ class State:
         return self.active.get(task_id) or self.waiting.get(task_id)
 
     def load_task(self, record: JSON) -> None:
-        """Take a task from its record; an older one than is known is passed over."""
+        """Take a task from its record; an older one than is known is passed over; raises Unreadable."""
+        if record["type"] != EventType.TASK_STATUS or not isinstance(record.get("offset"), int):
+            raise Unreadable("it is no task with an offset")
         event, extra = split_record(record)
-        entry = LogEntry(int(record["offset"]), encode(event).encode(), encode(extra).encode())
+        entry = LogEntry(record["offset"], encode(event).encode(), encode(extra).encode())
         self._apply_task(entry, event)
 
     def load_worker(self, record: JSON) -> None:
-        """Take a worker from its record."""
+        """Take a worker from its record; raises Unreadable."""
+        if record["type"] != EventType.WORKER_STATUS:
+            raise Unreadable("it is no worker")
         self.workers[record["worker_id"]] = {name: value for name, value in record.items() if name != "batch"}
 
     def apply(self, entry: LogEntry, event: JSON) -> None:
@@ -94,23 +98,59 @@ class State:
             self._waiting_by_status[task.status] -= 1
 
 
-def read_records(records: Iterable[bytes]) -> tuple[list[JSON], int]:
-    """Parse records; what another program wrote wrongly is counted and passed over."""
-    good: list[JSON] = []
-    bad = 0
-    for record in records:
-        parsed = read_object(record)
-        if parsed is None:
-            bad += 1
-        else:
-            good.append(parsed)
-    return good, bad
+class Unreadable(ValueError):
+    """Raised when a record or an event is not what the contract says."""
 
 
-def read_object(text: bytes) -> JSON | None:
-    """Parse a JSON object; None where it is something else."""
+def read_event(text: bytes) -> JSON:
+    """Parse an event, or a record, which is one too; raises Unreadable.
+
+    What passes here can be applied and shown: whoever may write to Redis must not be able to end the sidecar.
+    """
+    event = read_object(text)
+    if _text(event, "type") == EventType.TASK_STATUS:
+        _check_task(event)
+    elif event["type"] == EventType.WORKER_STATUS:
+        _check_worker(event)
+    return event
+
+
+def read_object(text: bytes) -> JSON:
+    """Parse a JSON object; raises Unreadable."""
     try:
         parsed: Any = json.loads(text)
-    except ValueError:
-        return None
-    return parsed if isinstance(parsed, dict) else None
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("it is no JSON") from error
+    if not isinstance(parsed, dict):
+        raise Unreadable("it is no JSON object")
+    return parsed
+
+
+def _check_task(event: JSON) -> None:
+    _text(event, "task_id")
+    _text(event, "status")
+    received_at = event.get("received_at") or 0.0
+    # Integers of any length are JSON, but only these are times.
+    if not isinstance(received_at, int | float) or not abs(received_at) < 1e12 or math.isnan(received_at):
+        raise Unreadable("received_at is no time")
+
+
+def _check_worker(event: JSON) -> None:
+    for name in ("worker_id", "worker", "status"):
+        _text(event, name)
+    if not _is_list_of(str, event.get("queues") or []):
+        raise Unreadable("queues is no list of names")
+    broker = event.get("broker") or {}
+    if not isinstance(broker, dict) or not _is_list_of(int, broker.get("priority_steps", [])):
+        raise Unreadable("broker does not say how lists are named")
+
+
+def _text(event: JSON, name: str) -> str:
+    value = event.get(name)
+    if not isinstance(value, str):
+        raise Unreadable(f"{name} is no text")
+    return value
+
+
+def _is_list_of(kind: type, value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)

@@ -61,6 +61,8 @@ class StatusBoard:
         """Read what is known to have changed in the broker, and return the figures of now."""
         if self._broker is not None:
             await self._broker.refresh()
+        if any(self._lease_unknown(worker) for worker in self._feed.state.workers.values()):
+            await self._load_leases()
         current = self.current()
         shown = _shown(current)
         if shown != self._shown and self._feed.link is not Link.STARTING:
@@ -100,12 +102,18 @@ class StatusBoard:
 
     async def _read_leases(self) -> None:
         while True:
-            try:
-                self._leases = await self._store.leases()
-                self._changed.set()
-            except StoreUnavailable:
-                logger.debug("leases cannot be read")  # the subscriber says it aloud
+            await self._load_leases()
+            self._changed.set()
             await anyio.sleep(LEASES_SECONDS)
+
+    async def _load_leases(self) -> None:
+        try:
+            self._leases = await self._store.leases()
+        except StoreUnavailable as error:
+            logger.debug("leases cannot be read: %s", error)  # the subscriber says it aloud
+
+    def _lease_unknown(self, worker: JSON) -> bool:
+        return worker["status"] != "offline" and worker["worker_id"] not in self._leases.seconds_left
 
     async def _follow_feed(self) -> None:
         seen: tuple[int, int] | None = None

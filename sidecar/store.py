@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from celery_plugin.contract import JSON, Keys, LogEntry, Position
+from celery_plugin.contract import Keys, LogEntry, Position
 
 # One HSCAN step; 110,000 records in one go would stall Redis and the loop.
 SCAN_COUNT = 500
@@ -22,6 +22,10 @@ NOTHING_YET = Position("0" * 16, 0)
 
 class StoreUnavailable(Exception):
     """Raised when Redis cannot be asked; says why in words for a log."""
+
+
+class Trimmed(Exception):
+    """Raised when the stream no longer holds what is asked for."""
 
 
 @dataclass(frozen=True)
@@ -74,21 +78,26 @@ class Store:
         now = seconds + micros / 1e6
         return Leases({worker.decode("utf-8", "replace"): end - now for worker, end in ends})
 
-    async def finished_task(self, task_id: str) -> JSON | None:
+    async def finished_task(self, task_id: str) -> bytes | None:
         """The record of a task whose last run has ended, while it is kept."""
-        record = await self._ask(
-            self._client.hget(self._keys.finished_tasks, task_id.encode("utf-8", "replace"))
-        )
-        return json.loads(record) if record else None
+        key = task_id.encode("utf-8", "replace")
+        record: bytes | None = await self._ask(self._client.hget(self._keys.finished_tasks, key))
+        return record
 
-    async def entries_after(self, offset: int, until: int) -> list[LogEntry]:
-        """Up to FILL_COUNT entries of the log behind an offset; fewer or none where it was trimmed."""
-        found = await self._ask(
-            self._client.xrange(self._keys.events, f"{offset + 1}-0", f"{until}-0", count=FILL_COUNT)
-        )
-        return [
-            LogEntry(int(key.split(b"-")[0]), fields[b"event"], fields[b"extra"]) for key, fields in found
-        ]
+    async def entries_after(self, position: Position, until: int) -> list[LogEntry]:
+        """From 1 to FILL_COUNT entries behind a position, without a hole; raises Trimmed.
+
+        The epoch is asked for last: as it stands then, it stood while the entries were read.
+        """
+        start, end = f"{position.offset + 1}-0", f"{until}-0"
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.xrange(self._keys.events, start, end, count=FILL_COUNT)
+        pipeline.hget(self._keys.log, "epoch")
+        found, epoch = await self._ask(pipeline.execute())
+        entries = _without_hole(position.offset, [_entry(key, fields) for key, fields in found])
+        if not entries or epoch != position.epoch.encode():
+            raise Trimmed(f"{position} is not in the stream any more")
+        return entries
 
     async def ping(self) -> None:
         """Make a real round trip."""
@@ -99,3 +108,13 @@ class Store:
             return await question
         except (RedisError, OSError) as error:
             raise StoreUnavailable(str(error) or type(error).__name__) from error
+
+
+def _entry(key: bytes, fields: dict[bytes, bytes]) -> LogEntry:
+    # An entry of somebody else's has other fields; it is no event, but it has its place.
+    return LogEntry(int(key.partition(b"-")[0]), fields.get(b"event", b""), fields.get(b"extra", b"{}"))
+
+
+def _without_hole(offset: int, entries: list[LogEntry]) -> list[LogEntry]:
+    expected = enumerate(entries, offset + 1)
+    return [entry for _, entry in takewhile(lambda numbered: numbered[0] == numbered[1].offset, expected)]

@@ -154,7 +154,9 @@ class TrackingConnection:
 
     async def _read_one(self) -> object:
         try:
-            return await self._connection.read_response(push_request=True)
+            # Only `connected` disconnects, after all who send have ended: one that is just about
+            # to write would find the writer gone, or connect anew behind everybody's back.
+            return await self._connection.read_response(push_request=True, disconnect_on_error=False)
         except ResponseError as refusal:
             return refusal
 
@@ -204,9 +206,9 @@ async def _open(client: Redis) -> AbstractConnection:
     except ResponseError as refusal:
         logger.debug("RESP3 is refused: %s", refusal)
     pool = client.connection_pool
-    # Notices of maintenance exist in RESP3 only, and redis-py will not make the connection with them.
-    plain = {"protocol": RESP2, "maint_notifications_config": None, "maint_notifications_pool_handler": None}
-    return await _connect(pool.connection_class(**{**pool.connection_kwargs, **plain}))
+    # Notices of maintenance need RESP3: redis-py 8 will not make a connection of RESP2 with them.
+    options = {name: value for name, value in pool.connection_kwargs.items() if "maint_" not in name}
+    return await _connect(pool.connection_class(**{**options, "protocol": RESP2}))
 
 
 async def _connect(connection: AbstractConnection) -> AbstractConnection:

@@ -84,11 +84,13 @@ def start_process(processes: list[Process]) -> StartProcess:
 
 
 @pytest.fixture
-def start_worker(request: pytest.FixtureRequest, processes: list[Process]) -> StartWorker:
+def start_worker(request: pytest.FixtureRequest, processes: list[Process], tmp_path: Path) -> StartWorker:
     """Start workers, on `redis_server` unless a broker is named; return when they consume."""
 
     def start(broker: str | None = None, *, ready: bool = True, **options: Any) -> Worker:
-        worker = celery_worker.launch_worker(broker or _redis_url(request), **options)
+        # A worker that is killed leaves what it had in TMPDIR.
+        env = {"TMPDIR": str(tmp_path), **(options.pop("env", None) or {})}
+        worker = celery_worker.launch_worker(broker or _redis_url(request), env=env, **options)
         processes.append(worker)
         if ready:
             celery_worker.wait_until_ready(worker)

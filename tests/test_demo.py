@@ -53,6 +53,7 @@ def test_demo_shows_real_tasks_and_leaves_nothing_behind(
         )
         assert started.data["task_name"].startswith("deploy.demo.app.")
         stream.until_task(started.data["task_id"], _END_OF[started.data["task_name"]], seconds=60)
+        stream.until(lambda event: event.event == "queue_status" and event.data["workers_online"] == 1)
         assert httpx.get(status_url, trust_env=False).json()["workers_online"] == 1
 
         children = descendants(demo.pid)

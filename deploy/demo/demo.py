@@ -91,7 +91,9 @@ class Demo:
     def _start_part(
         self, name: str, command: list[str], variables: dict[str, str], hurry: signal.Signals = signal.SIGTERM
     ) -> Part:
-        part = Part(name, command, environment(**variables), self.directory, hurry)
+        # A worker that is ended in a hurry leaves what it had in TMPDIR; the logs go, and that with them.
+        env = environment(TMPDIR=str(self.directory), **variables)
+        part = Part(name, command, env, self.directory, hurry)
         self.parts.append(part)
         return part
 

@@ -1,0 +1,1 @@
+"""Measurements, as figures and ratios within one run; see ``python -m bench --help``."""

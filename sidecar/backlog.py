@@ -1,0 +1,89 @@
+"""What a viewer that comes back has missed: held by the log in memory, or put back there from Redis's stream.
+
+Put back, not sent to the one who asked: after a restart of the sidecar all viewers come back at once, and
+have missed the same.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from celery_plugin.contract import Position
+from sidecar.event_log import Frame, make_frame
+from sidecar.feed import Feed, Link
+from sidecar.state import Unreadable, read_event
+from sidecar.store import NOTHING_YET, Store, StoreUnavailable, Trimmed
+
+# About 12 MB; beyond it a snapshot is less to read.
+REPLAY_MAX = 20_000
+# How far another sidecar, which gave the id out, may be ahead of this one.
+LAG_SECONDS = 2.0
+
+
+class Backlog:
+    """Brings the log back to where a viewer left it."""
+
+    def __init__(self, store: Store, feed: Feed) -> None:
+        self._store = store
+        self._feed = feed
+        # One viewer reads; those that waited for it mostly find in the log what they missed.
+        self._reading = anyio.Lock()
+
+    async def reach(self, came_with: Position) -> str | None:
+        """Make the log hold everything behind a position; return the reason of a ``reset`` where it cannot.
+
+        Raises StoreUnavailable. The answer holds until the caller next waits for something.
+        """
+        await self._wait_for(rebased(self._feed, came_with))
+        if self._obstacle(came_with) in ("epoch", "future", None):
+            return self._obstacle(came_with)
+        if self._feed.link is not Link.LIVE:
+            raise StoreUnavailable("Redis is away")
+        async with self._reading:
+            try:
+                await self._put_back(rebased(self._feed, came_with))
+            except Trimmed:
+                return self._obstacle(came_with) and "trimmed"
+        return self._obstacle(came_with)
+
+    def _obstacle(self, came_with: Position) -> str | None:
+        return obstacle(self._feed, rebased(self._feed, came_with))
+
+    async def _wait_for(self, position: Position) -> None:
+        with anyio.move_on_after(LAG_SECONDS):
+            while obstacle(self._feed, position) == "future":
+                await self._feed.wait()
+
+    async def _put_back(self, position: Position) -> None:
+        log, frames, read = self._feed.log, list[Frame](), position
+        # What the log holds may move on meanwhile.
+        while log.position.epoch == read.epoch and log.first > read.offset + 1:
+            if log.first - position.offset > REPLAY_MAX:
+                return
+            entries = await self._store.entries_after(read, log.first - 1)
+            frames += [make_frame(read.epoch, entry, _type_of(entry.event)) for entry in entries]
+            read = Position(read.epoch, entries[-1].offset)
+        if log.position.epoch == read.epoch:
+            log.put_back([frame for frame in frames if frame.offset < log.first])
+
+
+def rebased(feed: Feed, position: Position) -> Position:
+    """Where nothing had been written yet is the beginning of the epoch that came then."""
+    return Position(feed.position.epoch, 0) if position == NOTHING_YET else position
+
+
+def obstacle(feed: Feed, position: Position) -> str | None:
+    """Why the log in memory cannot be followed from a position, as the reason of a ``reset``, or None."""
+    if position.epoch != feed.position.epoch:
+        return "epoch"
+    if position.offset > feed.position.offset:
+        return "future"
+    return None if feed.log.holds(position) else "behind"
+
+
+def _type_of(event: bytes) -> str | None:
+    try:
+        kind: str = read_event(event)["type"]
+    except Unreadable:
+        return None
+    return kind

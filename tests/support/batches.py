@@ -1,0 +1,166 @@
+"""A worker's side of the script, step by step, and a look at what it left in Redis."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from redis import Redis
+
+from celery_plugin.contract import JSON, RANKS, Keys, encode
+from celery_plugin.record import encode_text
+from celery_plugin.script import Answer, Operation, Script
+from celery_plugin.settings import Settings
+
+WORKER = "celery@one"
+
+
+def step(
+    task_id: str,
+    status: str,
+    run: str = "one/1",
+    *,
+    kind: str = "task",
+    worker: str = WORKER,
+    at: float = 1_000_000_000.0,
+    extra: JSON | None = None,
+    **members: Any,
+) -> Operation:
+    """Make a step of a run; the members stand in its event behind the head."""
+    rest = encode({"task_id": task_id, **members, "run": run})[1:-1]
+    extra_json = encode({"args": "()"} if extra is None else extra)
+    return Operation(
+        kind, task_id, run, RANKS[status], status, encode_text(worker), rest, extra_json, at=at
+    )
+
+
+def worker_step(worker_id: str, **members: Any) -> Operation:
+    """Make the step that writes the worker's record."""
+    rest = encode({"worker_id": worker_id, "status": "online", **members})[1:-1]
+    return Operation("worker", run=worker_id, rest=rest)
+
+
+@dataclass
+class Sender:
+    """A worker that numbers its batches; its client is to answer bytes."""
+
+    client: Redis
+    worker_id: str = "one"
+    keys: Keys = field(default_factory=Keys)
+    settings: Settings = field(default_factory=Settings)
+    number: int = 0
+
+    def begin(self) -> Answer:
+        """Send the worker's record, as each worker does first."""
+        return self.send(worker_step(self.worker_id))
+
+    def send(
+        self, *operations: Operation, number: int | None = None, lease: float = 15.0, epoch: str | None = None
+    ) -> Answer:
+        """Send a batch under the next number, or under a given one."""
+        if number is None:
+            self.number += 1
+        return Script(self.keys).call(
+            self.client,
+            worker_id=self.worker_id,
+            number=self.number if number is None else number,
+            lease_seconds=lease,
+            settings=self.settings,
+            epoch_if_needed=epoch or secrets.token_hex(8),
+            operations=list(operations),
+        )
+
+
+@dataclass
+class Stored:
+    """What stands in Redis under a prefix."""
+
+    client: Redis
+    keys: Keys = field(default_factory=Keys)
+
+    @property
+    def active(self) -> dict[str, JSON]:
+        """Task id → record of a task that runs."""
+        return self._records(self.keys.active_tasks)
+
+    @property
+    def waiting(self) -> dict[str, JSON]:
+        """Task id → record of a task that waits in a worker."""
+        return self._records(self.keys.waiting_tasks)
+
+    @property
+    def finished(self) -> dict[str, JSON]:
+        """Task id → record of a finished task."""
+        return self._records(self.keys.finished_tasks)
+
+    @property
+    def workers(self) -> dict[str, JSON]:
+        """Worker id → its record."""
+        return self._records(self.keys.workers)
+
+    @property
+    def leases(self) -> dict[str, float]:
+        """Worker id → seconds that its lease still has, by Redis's clock."""
+        seconds, micros = self._ask.time()
+        now = seconds + micros / 1e6
+        return {_text(worker): end - now for worker, end in self._ask.zrange(self.keys.leases, 0, -1, withscores=True)}
+
+    @property
+    def runs(self) -> dict[str, list[str]]:
+        """Task id → its open runs, the shown one last."""
+        return {
+            _text(task_id): [line.split("\t")[0] for line in _text(lines).split("\n")]
+            for task_id, lines in self._ask.hgetall(self.keys.runs).items()
+        }
+
+    @property
+    def history(self) -> list[str]:
+        """The ids of the finished tasks, the one that ended first first."""
+        return [_text(task_id) for task_id in self._ask.zrange(self.keys.finished, 0, -1)]
+
+    @property
+    def log(self) -> dict[str, str]:
+        """The epoch, the offset and the server's run id."""
+        return {_text(name): _text(value) for name, value in self._ask.hgetall(self.keys.log).items()}
+
+    @property
+    def offset(self) -> int:
+        """The offset of the last event."""
+        return int(self.log.get("offset", 0))
+
+    @property
+    def entries(self) -> list[tuple[int, bytes, bytes]]:
+        """Offset, event and extra of each entry of the stream."""
+        return [
+            (int(key.split(b"-")[0]), fields[b"event"], fields[b"extra"])
+            for key, fields in self._ask.xrange(self.keys.events)
+        ]
+
+    @property
+    def events(self) -> list[JSON]:
+        """Each event of the stream."""
+        return [json.loads(event) for _, event, _ in self.entries]
+
+    def statuses(self, task_id: str) -> list[str]:
+        """The statuses that the stream tells of a task."""
+        return [event["status"] for event in self.events if event.get("task_id") == task_id]
+
+    def raw(self) -> Iterator[tuple[str, Any]]:
+        """Everything under the prefix but the leases, as it stands there."""
+        for key in sorted(self._ask.scan_iter(f"{self.keys.prefix}:*")):
+            if _text(key) != self.keys.leases:
+                yield _text(key), self._ask.dump(key)
+
+    @property
+    def _ask(self) -> Any:
+        return self.client  # redis-py types one signature for sync and async
+
+    def _records(self, key: str) -> dict[str, JSON]:
+        return {_text(name): json.loads(value) for name, value in self._ask.hgetall(key).items()}
+
+
+def _text(value: bytes) -> str:
+    return value.decode()
