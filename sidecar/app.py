@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sidecar.backlog import Backlog
 from sidecar.broker import BrokerWatcher
 from sidecar.feed import Feed
 from sidecar.problems import HANDLERS
@@ -29,6 +30,7 @@ class Parts:
     feed: Feed
     status: StatusBoard
     snapshots: Snapshots
+    backlog: Backlog
     queries: Queries
     subscriber: Subscriber
     broker: BrokerWatcher | None
@@ -55,6 +57,7 @@ def make_app(parts: Parts) -> Starlette:
         return _json(queries.tasks(read_limit(request.query_params), read_cursor(request.query_params)))
 
     async def task(request: Request) -> Response:
+        check_parameters(request.query_params, ())
         return _json(await queries.task(request.path_params["task_id"]))
 
     async def workers(request: Request) -> Response:
@@ -70,8 +73,8 @@ def make_app(parts: Parts) -> Starlette:
 
     def events(request: Request) -> ASGIApp:
         check_parameters(request.query_params, ("last_event_id",))
-        last = request.headers.get("last-event-id") or request.query_params.get("last_event_id")
-        return EventStream(parts.feed, parts.status, parts.snapshots, read_last_event_id(last))
+        last = read_last_event_id(request.headers, request.query_params)
+        return EventStream(parts.feed, parts.status, parts.snapshots, parts.backlog, last)
 
     routes = [
         Route("/api/v1/queue/events", _Stream(events), methods=["GET"]),

@@ -34,20 +34,19 @@ class Backlog:
 
         Raises StoreUnavailable. The answer holds until the caller next waits for something.
         """
-        await self._wait_for(rebased(self._feed, came_with))
-        if self._obstacle(came_with) in ("epoch", "future", None):
-            return self._obstacle(came_with)
+        if obstacle(self._feed, came_with) is None:
+            return None
         if self._feed.link is not Link.LIVE:
             raise StoreUnavailable("Redis is away")
+        await self._wait_for(came_with)
+        if obstacle(self._feed, came_with) != "behind":
+            return obstacle(self._feed, came_with)
         async with self._reading:
             try:
                 await self._put_back(rebased(self._feed, came_with))
             except Trimmed:
-                return self._obstacle(came_with) and "trimmed"
-        return self._obstacle(came_with)
-
-    def _obstacle(self, came_with: Position) -> str | None:
-        return obstacle(self._feed, rebased(self._feed, came_with))
+                return "trimmed"
+        return obstacle(self._feed, came_with)
 
     async def _wait_for(self, position: Position) -> None:
         with anyio.move_on_after(LAG_SECONDS):
@@ -56,11 +55,11 @@ class Backlog:
 
     async def _put_back(self, position: Position) -> None:
         log, frames, read = self._feed.log, list[Frame](), position
-        # What the log holds may move on meanwhile.
+        # The log's own beginning may move on meanwhile, so what is read reaches over it.
         while log.position.epoch == read.epoch and log.first > read.offset + 1:
             if log.first - position.offset > REPLAY_MAX:
                 return
-            entries = await self._store.entries_after(read, log.first - 1)
+            entries = await self._store.entries_after(read, log.position.offset)
             frames += [make_frame(read.epoch, entry, _type_of(entry.event)) for entry in entries]
             read = Position(read.epoch, entries[-1].offset)
         if log.position.epoch == read.epoch:
@@ -74,6 +73,7 @@ def rebased(feed: Feed, position: Position) -> Position:
 
 def obstacle(feed: Feed, position: Position) -> str | None:
     """Why the log in memory cannot be followed from a position, as the reason of a ``reset``, or None."""
+    position = rebased(feed, position)
     if position.epoch != feed.position.epoch:
         return "epoch"
     if position.offset > feed.position.offset:

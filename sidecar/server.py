@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 
 from celery_plugin.contract import Keys
 from sidecar.app import Parts, make_app
+from sidecar.backlog import Backlog
 from sidecar.broker import BrokerWatcher
 from sidecar.connections import make_client
 from sidecar.feed import Feed
@@ -47,7 +48,11 @@ def serve(settings: Settings) -> int:
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    return socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    # Each connection inherits it; asyncio leaves it out for sockets that it did not make itself, and then
+    # the second of two small writes waits 40 ms for the viewer's delayed acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 async def _serve(settings: Settings, listener: socket.socket) -> None:
@@ -95,6 +100,7 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
         feed=feed,
         status=status,
         snapshots=Snapshots(feed, status),
+        backlog=Backlog(store, feed),
         queries=Queries(feed, status, store),
         subscriber=Subscriber(subscriptions, keys, store, feed),
         broker=watcher,

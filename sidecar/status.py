@@ -59,10 +59,11 @@ class StatusBoard:
 
     async def refresh(self) -> JSON:
         """Read what is known to have changed in the broker, and return the figures of now."""
-        if self._broker is not None:
-            await self._broker.refresh()
         if any(self._lease_unknown(worker) for worker in self._feed.state.workers.values()):
             await self._load_leases()
+        # Last: what a worker takes after this reading is counted twice until the next one.
+        if self._broker is not None:
+            await self._broker.refresh()
         current = self.current()
         shown = _shown(current)
         if shown != self._shown and self._feed.link is not Link.STARTING:

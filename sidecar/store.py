@@ -49,7 +49,12 @@ class Store:
     async def position(self) -> Position:
         """The end of the log."""
         epoch, offset = await self._ask(self._client.hmget(self._keys.log, "epoch", "offset"))
-        return Position(epoch.decode(), int(offset)) if epoch and offset else NOTHING_YET
+        if not (epoch and offset):
+            return NOTHING_YET
+        try:
+            return Position.parse(f"{epoch.decode()}-{offset.decode()}")
+        except ValueError as error:
+            raise StoreUnavailable(f"{self._keys.log} is not what a plugin writes") from error
 
     async def tasks(self) -> AsyncIterator[bytes]:
         """Yield the record of each task that a worker has, some twice.

@@ -6,22 +6,24 @@ here a viewer is a position in the shared log, and its task sends whatever has c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import anyio
 from starlette.types import Receive, Scope, Send
 
 from celery_plugin.contract import EventType, Position, encode
+from sidecar.backlog import Backlog, obstacle, rebased
 from sidecar.event_log import sse
 from sidecar.feed import Feed, Link
 from sidecar.problems import BadParameter
 from sidecar.snapshot import Snapshots
 from sidecar.status import StatusBoard
-from sidecar.store import NOTHING_YET
+from sidecar.store import StoreUnavailable
 
 # Proxies cut a connection that is silent for 30 to 60 s.
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
+AGAIN_SECONDS = 0.5
 # How long an EventSource waits before it comes back.
 RETRY = b"retry: 2000\n\n"
 
@@ -32,24 +34,39 @@ HEADERS = [
 ]
 
 
-def read_last_event_id(value: str | None) -> Position | None:
-    """Parse the id that a viewer saw last; raises BadParameter."""
-    if not value:
-        return None
-    try:
-        return Position.parse(value)
-    except ValueError as error:
-        raise BadParameter("Last-Event-ID", "an id that this stream gave out, <epoch>-<offset>") from error
+def read_last_event_id(headers: Mapping[str, str], parameters: Mapping[str, str]) -> Position | None:
+    """Parse the id that a viewer saw last; raises BadParameter.
+
+    The header wins: a browser that reconnects keeps the URL with which it began.
+    """
+    for name, given in (("Last-Event-ID", headers), ("last_event_id", parameters)):
+        if value := given.get(name):
+            try:
+                return Position.parse(value)
+            except ValueError as error:
+                raise BadParameter(name, "an id that this stream gave out, <epoch>-<offset>") from error
+    return None
 
 
 class EventStream:
     """An ASGI response; ends when the viewer leaves or the sidecar closes."""
 
-    def __init__(self, feed: Feed, status: StatusBoard, snapshots: Snapshots, last: Position | None) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        status: StatusBoard,
+        snapshots: Snapshots,
+        backlog: Backlog,
+        came_with: Position | None,
+    ) -> None:
         self._feed = feed
         self._status = status
         self._snapshots = snapshots
-        self._position = last
+        self._backlog = backlog
+        # The last id of the viewer, until it is known whether the log can be followed from there.
+        self._came_with = came_with
+        self._position: Position | None = None
+        self._reset: str | None = None
         self._told_status = 0
         self._told_link = Link.LIVE
 
@@ -71,19 +88,37 @@ class EventStream:
             chunk = b"".join(self._new_frames())
             if chunk:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                continue
-            with anyio.move_on_after(HEARTBEAT_SECONDS) as quiet:
-                await self._feed.wait()
-            if quiet.cancelled_caught:
-                await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+            elif not await self._resumes():
+                await self._rest(send)
         await send({"type": "http.response.body", "body": b""})
         scope.cancel()
 
+    async def _resumes(self) -> bool:
+        """Go on from the id that the viewer came with; False where there is none, or it has to wait."""
+        if self._came_with is None or self._feed.link is Link.STARTING:
+            return False
+        try:
+            self._reset = await self._backlog.reach(self._came_with)
+        except StoreUnavailable:
+            if self._feed.link is not Link.LIVE:
+                return False
+            # The subscriber has not noticed yet.
+            await anyio.sleep(AGAIN_SECONDS)
+            return True
+        self._position, self._came_with = self._came_with, None
+        return True
+
+    async def _rest(self, send: Send) -> None:
+        with anyio.move_on_after(HEARTBEAT_SECONDS) as quiet:
+            await self._feed.wait()
+        if quiet.cancelled_caught:
+            await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+
     def _new_frames(self) -> Iterator[bytes]:
         yield from self._link_frames()
-        if self._feed.link is Link.STARTING:
+        if self._feed.link is Link.STARTING or self._came_with is not None:
             return
-        reset = self._reset_reason()
+        reset, self._reset = self._reset or self._obstacle(), None
         if reset:
             yield sse(EventType.RESET, encode({"type": EventType.RESET, "reason": reset}))
         if self._position is None or reset:
@@ -105,15 +140,9 @@ class EventStream:
         kind = EventType.FRESH if link is Link.LIVE else EventType.STALE
         yield sse(kind, encode({"type": kind, "since": round(self._feed.since, 6)}))
 
-    def _reset_reason(self) -> str | None:
+    def _obstacle(self) -> str | None:
         """Why the log cannot be followed from the viewer's position; None where it can."""
         if self._position is None:
             return None
-        here = self._feed.position
-        if self._position == NOTHING_YET:
-            self._position = Position(here.epoch, 0)
-        if self._position.epoch != here.epoch:
-            return "epoch"
-        if self._position.offset > here.offset:
-            return "future"
-        return None if self._feed.log.holds(self._position) else "trimmed"
+        self._position = rebased(self._feed, self._position)
+        return obstacle(self._feed, self._position)

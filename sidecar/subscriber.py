@@ -12,19 +12,21 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any
 
 import anyio
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from celery_plugin.contract import Keys, LogEntry, MalformedBatch, Position, decode_batch
+from celery_plugin.contract import JSON, Keys, LogEntry, MalformedBatch, Position, decode_batch
 from sidecar.connections import make_dedicated_connection
 from sidecar.feed import Feed, Link
-from sidecar.state import State, read_object, read_records
-from sidecar.store import NOTHING_YET, Store, StoreUnavailable
+from sidecar.state import State, Unreadable, read_event
+from sidecar.store import NOTHING_YET, Store, StoreUnavailable, Trimmed
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +44,6 @@ class SessionLost(Exception):
     """Raised when the subscription has ended; says why."""
 
 
-class Trimmed(Exception):
-    """Raised when the stream no longer holds what is missing."""
-
-
 _AWAY = (SessionLost, StoreUnavailable, RedisError, OSError, TimeoutError)
 
 
@@ -60,6 +58,7 @@ class Subscriber:
         self._inbox: deque[bytes] = deque()
         self._arrived = anyio.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
+        self._reason = ""  # why Redis cannot be read, as it was logged; empty while it can
 
     async def run(self) -> None:
         """Follow for ever."""
@@ -73,8 +72,9 @@ class Subscriber:
 
     def _lost(self, error: BaseException) -> None:
         reason = str(error) or type(error).__name__
-        if self._feed.link is Link.LIVE or self._retry_seconds == FIRST_RETRY_SECONDS:
+        if reason != self._reason:
             logger.warning("cannot read Redis, trying again: %s", reason)
+        self._reason = reason
         if self._feed.link is Link.LIVE:
             self._feed.mark(Link.STALE, reason)
 
@@ -102,6 +102,7 @@ class Subscriber:
         raise failures[0]
 
     async def _subscribe(self, connection: AbstractConnection) -> None:
+        connection.socket_timeout = DEAD_SECONDS
         await connection.connect()
         await connection.send_command("SUBSCRIBE", self._keys.events_channel)
         await _read(connection)
@@ -109,8 +110,7 @@ class Subscriber:
     async def _ping(self, connection: AbstractConnection) -> None:
         while True:
             await anyio.sleep(PING_SECONDS)
-            with anyio.fail_after(DEAD_SECONDS):
-                await connection.send_command("PING")
+            await connection.send_command("PING")
 
     async def _listen(self, connection: AbstractConnection) -> None:
         while True:
@@ -124,7 +124,7 @@ class Subscriber:
         if self._feed.link is not Link.LIVE:
             logger.info("following Redis from %s", self._feed.position)
         self._feed.mark(Link.LIVE)
-        self._retry_seconds = FIRST_RETRY_SECONDS
+        self._retry_seconds, self._reason = FIRST_RETRY_SECONDS, ""
         check_at = anyio.current_time() + CHECK_SECONDS
         while True:
             with anyio.move_on_at(check_at):
@@ -147,7 +147,7 @@ class Subscriber:
         try:
             first, entries = decode_batch(message)
         except MalformedBatch as error:
-            logger.warning("a message on the channel is not a batch, passed over: %s", error)
+            self._feed.pass_over("a message on the channel", error)
             return
         if self._feed.position == NOTHING_YET and first.offset == 1:
             self._feed.log.adopt(first.epoch)
@@ -155,7 +155,7 @@ class Subscriber:
             await self._catch_up()
         self._append(entry for entry in entries if first.epoch == self._feed.position.epoch)
 
-    def _append(self, entries: Any) -> None:
+    def _append(self, entries: Iterable[LogEntry]) -> None:
         for entry in entries:
             if entry.offset == self._feed.position.offset + 1:
                 self._feed.append(entry)
@@ -178,57 +178,44 @@ class Subscriber:
         if target.offset - self._feed.position.offset > FILL_MAX:
             raise Trimmed
         while self._feed.position.offset < target.offset:
-            entries = await self._entries_after(self._feed.position.offset, target.offset)
-            self._append(entries)
+            self._append(await self._store.entries_after(self._feed.position, target.offset))
         self._feed.wake()
-
-    async def _entries_after(self, offset: int, until: int) -> list[LogEntry]:
-        entries = await self._store.entries_after(offset, until)
-        if not entries or entries[0].offset != offset + 1:
-            raise Trimmed
-        return entries
 
     async def _read_all(self) -> None:
         """Read the state, bring it to one offset with what happened meanwhile, and show it."""
         while True:
-            begin = await self._store.position()
-            state = State()
-            records, bad = read_records([record async for record in self._store.tasks()])
-            for record in records:
-                _load(state.load_task, record)
-            workers, bad_workers = read_records(await self._store.workers())
-            for record in workers:
-                _load(state.load_worker, record)
-            self._feed.unreadable += bad + bad_workers
+            begin, state = await self._store.position(), State()
+            async for record in self._store.tasks():
+                self._load(state.load_task, record)
+            for record in await self._store.workers():
+                self._load(state.load_worker, record)
             end = await self._store.position()
-            if end.epoch == begin.epoch and await self._replay(state, begin.offset, end.offset):
+            if end.epoch == begin.epoch and await self._replay(state, begin, end.offset):
                 self._feed.restart(end, state)
                 return
 
-    async def _replay(self, state: State, offset: int, until: int) -> bool:
+    async def _replay(self, state: State, here: Position, until: int) -> bool:
         """Apply to each task what is later than its record; False where the log was trimmed meanwhile."""
-        while offset < until:
+        while here.offset < until:
             try:
-                entries = await self._entries_after(offset, until)
+                entries = await self._store.entries_after(here, until)
             except Trimmed:
                 return False
             for entry in entries:
-                event = read_object(entry.event)
-                if event is not None:
-                    _load(lambda event, entry=entry: state.apply(entry, event), event)
-            offset = entries[-1].offset
+                self._load(partial(state.apply, entry), entry.event)
+            here = Position(here.epoch, entries[-1].offset)
         return True
 
-
-def _load(take: Any, record: Any) -> None:
-    try:
-        take(record)
-    except (KeyError, TypeError, ValueError) as error:
-        logger.warning("a record cannot be read and is passed over: %r", error)
+    def _load(self, take: Callable[[JSON], None], record: bytes) -> None:
+        try:
+            take(read_event(record))
+        except Unreadable as error:
+            self._feed.pass_over("a record", error)
 
 
 async def _read(connection: AbstractConnection) -> Any:
+    # With a timeout given here redis-py would answer None, and after a kernel's ETIMEDOUT at once, for ever.
     try:
-        return await connection.read_response(timeout=DEAD_SECONDS)
-    except TimeoutError as error:
+        return await connection.read_response()
+    except RedisTimeoutError as error:
         raise SessionLost(f"nothing was heard for {DEAD_SECONDS:.0f} s") from error

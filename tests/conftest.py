@@ -12,7 +12,7 @@ from redis import Redis
 
 from deploy.demo.ports import free_port as find_free_port
 from deploy.demo.redis_server import RedisServer
-from tests.support import celery_worker, sidecar_process, tasks_app
+from tests.support import acl, celery_worker, sidecar_process, tasks_app
 from tests.support.celery_worker import Worker
 from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar
@@ -36,11 +36,14 @@ def free_port() -> Callable[[], int]:
 
 @pytest.fixture
 def start_redis(request: pytest.FixtureRequest) -> Iterator[StartRedis]:
-    """Start Redis servers with settings of their own, e.g. ``start_redis("--requirepass", "x")``."""
+    """Start Redis servers with settings of their own, e.g. ``start_redis("--requirepass", "x")``.
+
+    Each has the sidecar's user.
+    """
     servers = request.node.stash.setdefault(_SERVERS, [])
 
     def start(*arguments: str, port: int | None = None) -> RedisServer:
-        server = RedisServer(*arguments, port=port)
+        server = RedisServer(*acl.arguments(), *arguments, port=port)
         servers.append(server)
         return server.start()
 
@@ -101,10 +104,14 @@ def start_worker(request: pytest.FixtureRequest, processes: list[Process], tmp_p
 
 @pytest.fixture
 def start_sidecar(request: pytest.FixtureRequest, processes: list[Process]) -> StartSidecar:
-    """Start sidecars, on `redis_server` unless a Redis is named; return when they answer /livez."""
+    """Start sidecars, on `redis_server` unless a Redis is named; return when they answer /livez.
+
+    They run under the user of `deploy/redis-sidecar.acl`, unless the URL names another one.
+    """
 
     def start(redis_url: str | None = None, *, ready: bool = True, **options: Any) -> Sidecar:
-        sidecar = sidecar_process.launch_sidecar(redis_url or _redis_url(request), **options)
+        url = acl.as_user(redis_url or _redis_url(request))
+        sidecar = sidecar_process.launch_sidecar(url, **options)
         processes.append(sidecar)
         if ready:
             sidecar_process.wait_until_alive(sidecar)

@@ -18,8 +18,8 @@ from redis import Redis
 from deploy.demo.redis_server import RedisServer
 from sidecar.broker import BrokerFacts, BrokerWatcher, QueueDepth
 from sidecar.connections import make_client
-from tests.conftest import StartRedis
 from tests.support.deadline import PATIENCE_SECONDS, eventually_async
+from tests.support.starters import StartRedis
 from tests.support.tasks_app import make_app
 
 # A dead broker is noticed within 6 s of silence, counted from its last answer.
@@ -97,9 +97,9 @@ async def test_a_depth_is_seen_at_once(redis_server: RedisServer, redis_client: 
     async with watching(redis_server.url) as watched:
         await watched.until_shows(celery=0)
         for count in range(1, 21):
+            await pause_is_over()
             redis_client.lpush("celery", "message")
             await watched.until_shows(celery=count, seconds=0.1)
-            await pause_is_over()
 
 
 async def pause_is_over() -> None:

@@ -16,6 +16,7 @@ MODULES = {
         "__init__",
         "__main__",
         "app",
+        "backlog",
         "bindings",
         "broker",
         "cli",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,7 @@ def step(
     *,
     kind: str = "task",
     worker: str = WORKER,
-    at: float = 1_000_000_000.0,
+    at: float | None = None,
     extra: JSON | None = None,
     **members: Any,
 ) -> Operation:
@@ -33,7 +34,15 @@ def step(
     rest = encode({"task_id": task_id, **members, "run": run})[1:-1]
     extra_json = encode({"args": "()"} if extra is None else extra)
     return Operation(
-        kind, task_id, run, RANKS[status], status, encode_text(worker), rest, extra_json, at=at
+        kind,
+        task_id,
+        run,
+        RANKS[status],
+        status,
+        encode_text(worker),
+        rest,
+        extra_json,
+        at=time.time() if at is None else at,
     )
 
 
@@ -70,7 +79,7 @@ class Sender:
             lease_seconds=lease,
             settings=self.settings,
             epoch_if_needed=epoch or secrets.token_hex(8),
-            operations=list(operations),
+            operations=[operation.argument() for operation in operations],
         )
 
 
@@ -106,7 +115,10 @@ class Stored:
         """Worker id → seconds that its lease still has, by Redis's clock."""
         seconds, micros = self._ask.time()
         now = seconds + micros / 1e6
-        return {_text(worker): end - now for worker, end in self._ask.zrange(self.keys.leases, 0, -1, withscores=True)}
+        return {
+            _text(worker): end - now
+            for worker, end in self._ask.zrange(self.keys.leases, 0, -1, withscores=True)
+        }
 
     @property
     def runs(self) -> dict[str, list[str]]:

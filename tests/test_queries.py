@@ -1,0 +1,243 @@
+"""Questions: answered at once, from the state; what is wrong with one is said with the parameter's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import pytest
+from celery import Celery
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+
+from celery_plugin.contract import QUEUE_STATUS_FIELDS, TASK_STATUS_FIELDS
+from deploy.demo.redis_server import RedisServer
+from sidecar.problems import BadParameter
+from sidecar.queries import SortKey, read_cursor, read_limit, write_cursor
+from tests.support.batches import Sender
+from tests.support.deadline import eventually
+from tests.support.sidecar_process import Sidecar
+from tests.support.starters import StartSidecar, StartWorker
+from tests.support.tasks_app import Gate
+from tests.support.writing import life, task, worker, writing
+
+QUEUE = "/api/v1/queue"
+
+
+@pytest.fixture
+def sender(redis_server: RedisServer) -> Iterator[Sender]:
+    """A worker of `redis_server`, announced."""
+    with writing(redis_server.url) as sender:
+        sender.send(worker())
+        yield sender
+
+
+@pytest.fixture
+def sidecar(sender: Sender, start_sidecar: StartSidecar) -> Sidecar:
+    """A sidecar that is ready."""
+    sidecar = start_sidecar()
+    eventually(lambda: sidecar.get("/readyz").status_code == 200)
+    return sidecar
+
+
+def ask(sidecar: Sidecar, path: str, **parameters: Any) -> Any:
+    """Ask below the queue's path; the answer is JSON of now."""
+    answer = sidecar.get(QUEUE + path, params=parameters)
+    assert (200, "application/json") == (answer.status_code, answer.headers["content-type"])
+    assert "no-store" == answer.headers["cache-control"]
+    return answer.json()
+
+
+def problem(sidecar: Sidecar, path: str, **parameters: Any) -> Any:
+    """Ask what cannot be answered; the answer is a problem of RFC 9457."""
+    answer = sidecar.get(path, params=parameters)
+    assert "application/problem+json" == answer.headers["content-type"]
+    details = answer.json()
+    assert answer.status_code == details["status"]
+    assert {"type", "title", "status", "detail"} <= details.keys()
+    return details
+
+
+def test_with_a_real_worker(
+    sidecar: Sidecar, start_worker: StartWorker, celery_app: Celery, gate: Gate
+) -> None:
+    """Figures, lists and single tasks agree with what a worker of two really does."""
+    real = start_worker()
+    ids = [celery_app.send_task("tests.wait_for_file", (str(gate),)).id for _ in range(3)]
+    eventually(lambda: ask(sidecar, "/status")["reserved_tasks"] == 1)
+    status = ask(sidecar, "/status")
+    assert (3, 2, 0) == tuple(status[f"{name}_tasks"] for name in ("total", "active", "pending"))
+    assert set(QUEUE_STATUS_FIELDS) <= status.keys()
+    listed = ask(sidecar, "/tasks")["tasks"]
+    assert ["active", "active", "reserved"] == [each["status"] for each in listed]
+    assert set(ids) == {each["task_id"] for each in listed}
+    assert {f"('{gate}',)"} == {each["args"] for each in listed}
+    for each in listed:
+        assert set(TASK_STATUS_FIELDS) | {"args", "kwargs", "received_at"} <= each.keys()
+        assert each == ask(sidecar, f"/tasks/{each['task_id']}")
+    workers = {each["worker"]: each for each in ask(sidecar, "/workers")["workers"]}
+    assert (True, 2) == (workers[real.hostname]["alive"], workers[real.hostname]["concurrency"])
+    gate.open()
+    eventually(lambda: ask(sidecar, "/status")["total_tasks"] == 0)
+    finished = ask(sidecar, f"/tasks/{ids[0]}")
+    assert ("completed", f"('{gate}',)") == (finished["status"], finished["args"])
+
+
+def test_status(sidecar: Sidecar, sender: Sender, redis_client: Redis) -> None:
+    """The figures have each field of the contract, and the queues with what waits in them."""
+    sender.send(task("a", "active"), task("b", "reserved"), task("c", "scheduled"), *life("d"))
+    redis_client.lpush("celery", "one", "two")
+    eventually(lambda: ask(sidecar, "/status")["total_tasks"] == 5)
+    status = ask(sidecar, "/status")
+    assert [1, 2, 1, 1, 1] == [
+        status[name]
+        for name in ("active_tasks", "pending_tasks", "reserved_tasks", "scheduled_tasks", "workers_online")
+    ]
+    [queue] = status["queues"]
+    assert ("celery", 2, {"0": 2}, 1) == tuple(
+        queue[name] for name in ("name", "pending", "by_priority", "consumers")
+    )
+    assert 0 <= status["server_time"] - queue["measured_at"] < 60
+
+
+def test_pages(sidecar: Sidecar, sender: Sender) -> None:
+    """The pages of a list join to the whole: the active ones first, nothing twice, nothing left out."""
+    for number in range(25):
+        status = ("active", "reserved", "scheduled")[number % 3]
+        sender.send(task(f"t{number:02}", status, received_at=1_000_000_000.0 + number // 4))
+    whole = eventually(lambda: _if_complete(ask(sidecar, "/tasks")["tasks"], 25))
+    pages, cursor = [], {}
+    while cursor is not None:
+        page = ask(sidecar, "/tasks", limit=4, **cursor)
+        pages.append(page["tasks"])
+        cursor = page["next"] and {"cursor": page["next"]}
+    assert [4, 4, 4, 4, 4, 4, 1] == [len(page) for page in pages]
+    assert whole == [each for page in pages for each in page]
+    assert ["active"] * 9 == [each["status"] for each in whole][:9]
+    assert None is ask(sidecar, "/tasks", limit=25)["next"]
+
+
+def _if_complete(tasks: list[Any], count: int) -> list[Any] | None:
+    return tasks if len(tasks) == count else None
+
+
+def test_pages_while_tasks_come_and_go(sidecar: Sidecar, sender: Sender) -> None:
+    """A task that stays is in exactly one of the pages, whatever happens to the others between them."""
+    sender.send(*(task(f"t{number}", "reserved", received_at=1e9 + number) for number in range(10)))
+    eventually(lambda: len(ask(sidecar, "/tasks")["tasks"]) == 10)
+    first = ask(sidecar, "/tasks", limit=5)
+    sender.send(task("t2", "completed"), task("t4", "completed"), task("t0", "active", received_at=1e9))
+    sender.send(task("new", "reserved", received_at=1e9 + 20))
+    eventually(lambda: ask(sidecar, "/status")["reserved_tasks"] == 8)
+    rest = ask(sidecar, "/tasks", cursor=first["next"])
+    assert ["t5", "t6", "t7", "t8", "t9", "new"] == [each["task_id"] for each in rest["tasks"]]
+
+
+def test_one_task(sidecar: Sidecar, sender: Sender) -> None:
+    """A task that runs, waits or has ended is found; of any other it is said that it is not known."""
+    last = sender.send(
+        task("runs", "active"), task("waits", "reserved"), *life("ended"), task("é/?", "active")
+    )
+    with sidecar.events(last_event_id=str(last.position._replace(offset=1))) as stream:
+        stream.until(lambda event: event.id == str(last.position))
+    expected = {"runs": "active", "waits": "reserved", "ended": "completed"}
+    assert expected == {name: ask(sidecar, f"/tasks/{name}")["status"] for name in expected}
+    unknown = problem(sidecar, f"{QUEUE}/tasks/nobody")
+    assert (404, "task_id") == (unknown["status"], unknown["parameter"])
+    assert "nobody" in unknown["detail"]
+
+
+def test_workers(sidecar: Sidecar, sender: Sender, redis_server: RedisServer) -> None:
+    """A worker is alive while its lease runs and it has not said that it ended."""
+    with writing(redis_server.url, "two") as other:
+        other.send(worker("two", worker="celery@two"), lease=0.001)
+    sender.send(worker(pid=5))
+    eventually(lambda: [True, False] == _alive(sidecar))
+    assert 1 == ask(sidecar, "/status")["workers_online"]
+    sender.send(worker(status="offline"))
+    eventually(lambda: [False, False] == _alive(sidecar))
+    assert 0 == ask(sidecar, "/status")["workers_online"]
+
+
+def _alive(sidecar: Sidecar) -> list[bool]:
+    return [each["alive"] for each in ask(sidecar, "/workers")["workers"]]
+
+
+def test_wrong_parameters(sidecar: Sidecar) -> None:
+    """A parameter that is wrong, or unknown, is a 400 with its name and what is allowed."""
+    wrong = [
+        *(("/tasks", "limit", value) for value in ("0", "1001", "-1", "abc", "", "1.5", "٣", "9" * 5000)),
+        *(("/tasks", "cursor", value) for value in ("", "x", "bm9uc2Vuc2U", "é", "W10", "W1tdLDAsIngiXQ")),
+        ("/tasks", "cursor", write_anything((float("inf"), 0.0, "x"))),
+        ("/tasks", "limits", "5"),
+        ("/tasks/a", "include", "args"),
+        ("/status", "limit", "5"),
+        ("/workers", "limit", "5"),
+    ]
+    for path, name, value in wrong:
+        details = problem(sidecar, QUEUE + path, **{name: value})
+        assert (400, name) == (details["status"], details["parameter"]), (path, name, value)
+        assert "must be" in details["detail"]
+    assert "Traceback" not in sidecar.output
+
+
+def test_wrong_requests(sidecar: Sidecar) -> None:
+    """An unknown path is a 404 and a wrong method a 405, both as problems, with what is allowed."""
+    assert 404 == problem(sidecar, "/nothing")["status"]
+    assert 404 == problem(sidecar, "/api/v1/queue")["status"]
+    with httpx.Client(base_url=sidecar.url, trust_env=False) as client:
+        for path in (f"{QUEUE}/status", f"{QUEUE}/tasks", f"{QUEUE}/tasks/a", "/livez"):
+            answer = client.delete(path)
+            assert (405, 405) == (answer.status_code, answer.json()["status"])
+            assert "application/problem+json" == answer.headers["content-type"]
+            assert {"GET", "HEAD"} == set(answer.headers["allow"].split(", "))
+
+
+def test_health(sidecar: Sidecar) -> None:
+    """/livez says that the process lives, /readyz that Redis answers (test_failures: while it does not)."""
+    assert {"status": "alive"} == sidecar.get("/livez").json()
+    assert {"status": "ready"} == sidecar.get("/readyz").json()
+
+
+def test_a_damaged_history(sidecar: Sidecar, redis_client: Redis) -> None:
+    """A finished task whose record cannot be read is not known, and no fault."""
+    redis_client.hset("queue:finished_tasks", mapping={"a": "nonsense", "b": "[]", "c": '{"type":5}'})
+    assert {404} == {problem(sidecar, f"{QUEUE}/tasks/{name}")["status"] for name in "abc"}
+    assert "Traceback" not in sidecar.output
+
+
+@given(st.tuples(st.integers(0, 1), st.floats(allow_nan=False), st.text()))
+def test_cursor_round_trip(key: SortKey) -> None:
+    """A cursor comes back as it was given out, and needs no escaping in a URL."""
+    cursor = write_cursor(key)
+    assert key == read_cursor({"cursor": cursor})
+    assert cursor.replace("-", "").replace("_", "").isalnum()
+
+
+def write_anything(value: Any) -> str:
+    """Encode like a cursor what is none."""
+    return write_cursor(value)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+)
+
+
+@given(st.text() | anything.map(write_anything))
+def test_any_cursor(text: str) -> None:
+    """Whatever stands in a cursor, it is read or refused."""
+    with suppress(BadParameter):
+        group, received_at, task_id = read_cursor({"cursor": text}) or (0, 0.0, "")
+        assert (int, float, str) == (type(group), type(received_at), type(task_id))
+
+
+@given(st.text() | st.integers().map(str))
+def test_any_limit(text: str) -> None:
+    """A limit is a number from 1 to 1000, or refused."""
+    with suppress(BadParameter):
+        assert 1 <= read_limit({"limit": text}) <= 1000
