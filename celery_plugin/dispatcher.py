@@ -48,3 +48,25 @@ def observing(base: type[Any], hostname: str, observe: Observe) -> type[Any]:
             return super().send(type, *args, **fields) if self._sends else None
 
     return ObservingDispatcher
+
+
+def lend_dispatcher(consumer: Any) -> None:
+    """Give the tasks a dispatcher where the worker has none.
+
+    With ``--without-heartbeat --without-gossip`` and without ``-E`` Celery leaves the dispatcher out, and the
+    tasks would have nobody to tell of their events. They keep the one that is there while their strategies
+    are made; the consumer itself goes on without.
+    """
+    update_strategies = consumer.update_strategies
+
+    def update_with_dispatcher() -> None:
+        if consumer.event_dispatcher is not None:
+            update_strategies()
+            return
+        consumer.event_dispatcher = consumer.app.events.Dispatcher(hostname=consumer.hostname, enabled=False)
+        try:
+            update_strategies()
+        finally:
+            consumer.event_dispatcher = None
+
+    consumer.update_strategies = update_with_dispatcher

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from celery_plugin.contract import RECORD_MAX_BYTES
+from celery_plugin.record import cut
 from celery_plugin.runs import Run, RunTable
 
 Fields = Mapping[str, Any]
@@ -23,8 +25,9 @@ def received_fields(request: Any, queue: str | None) -> dict[str, Any]:
     return {
         "uuid": request.id,
         "name": request.name,
-        "args": request.argsrepr or "",
-        "kwargs": request.kwargsrepr or "",
+        # The producer's own words: usually cut, but nothing makes it cut them.
+        "args": cut(request.argsrepr or "", RECORD_MAX_BYTES),
+        "kwargs": cut(request.kwargsrepr or "", RECORD_MAX_BYTES),
         "queue": queue,
         "retries": headers.get("retries") or 0,
         "max_retries": getattr(request.task, "max_retries", None),

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from celery import signals
 from kombu.utils.imports import symbol_by_name
 
-from celery_plugin.connections import make_client
+from celery_plugin.connections import BadUrl, make_client
 from celery_plugin.contract import Keys
-from celery_plugin.dispatcher import observing
+from celery_plugin.dispatcher import lend_dispatcher, observing
 from celery_plugin.events import RECEIVED, received_fields
 from celery_plugin.queues import QueueNames
 from celery_plugin.script import Script
@@ -32,7 +32,7 @@ def install() -> None:
 def _after_setup(sender: str, instance: Any, **_: Any) -> None:
     try:
         _watch(instance)
-    except SettingsError as error:
+    except (SettingsError, BadUrl) as error:
         logger.error("celery_plugin is off, the worker goes on without it: %s", error)
     except Exception:
         logger.exception("celery_plugin is off, the worker goes on without it")
@@ -83,6 +83,7 @@ class _Watcher:
         events.dispatcher_cls = observing(base, self._worker.hostname, self._writer.observe)
         # Celery keeps the class once it was asked for.
         events.__dict__.pop("Dispatcher", None)
+        lend_dispatcher(self._worker.consumer)
         signals.task_received.connect(self._received, weak=False)
         signals.worker_ready.connect(self._ready, weak=False)
         signals.worker_shutdown.connect(self._stop, weak=False)

@@ -19,8 +19,10 @@
 --           a step of a run; a run that is there already is left as it is
 --         end  the same; only if that run is still open
 --         worker REST
--- Returns epoch, offset of the last event, verdict: "applied", "duplicate" or "unknown" (applied, but
--- Redis held no lease of this worker: unless this batch begins with it, say all that you have).
+-- Returns epoch, offset of the last event, verdict: "applied", "duplicate", "unknown" (applied, but
+-- Redis held no lease of this worker: unless this batch begins with it, say all that you have) or
+-- "refused" (not applied: Redis has no record of this worker in which to keep the batch's number, so
+-- the same call made twice would count twice; send it again behind the record).
 
 local LOG, RUNS, ACTIVE, WAITING, FINISHED_TASKS, FINISHED, WORKERS, LEASES, EVENTS = unpack(KEYS)
 local channel, new_epoch, worker_id, batch = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -47,6 +49,9 @@ local worker_record = redis.call('HGET', WORKERS, worker_id)
 local last_batch = worker_record and tonumber(string.match(worker_record, '^' .. WORKER_HEAD .. '(%d+)'))
 if last_batch and batch <= last_batch then
   return {epoch, offset, 'duplicate'}
+end
+if not worker_record and string.sub(ARGV[9] or '', 1, 7) ~= 'worker\t' then
+  return {epoch, offset, 'refused'}
 end
 local verdict = worker_record and redis.call('ZSCORE', LEASES, worker_id) and 'applied' or 'unknown'
 
@@ -124,12 +129,18 @@ local function show(task, run, previous)
   return merge(event, run.extra)
 end
 
--- A run that goes behind another keeps what is needed to show it again.
+-- A run that goes behind another keeps what is needed to show it again; it is let go where its record
+-- was deleted by somebody else.
 local function step_behind(id, task, run)
   if run.rest then return end
   local record = task.record or redis.call('HGET', task.was, id)
+  if not record then
+    table.remove(task.runs)
+    return
+  end
   run.rest = string.sub(record, run.from, run.to)
-  run.extra = '{' .. string.sub(record, run.to + 2)
+  -- Behind REST comes , and the extra's members, or } alone.
+  run.extra = #record > run.to + 1 and '{' .. string.sub(record, run.to + 2) or '{}'
 end
 
 local function find(task, run_id_wanted)

@@ -8,20 +8,26 @@ The facts and the extra stay the same while the run goes on and are made once: a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from json.encoder import encode_basestring
-from typing import Any
 
-from celery_plugin.contract import RECORD_MAX_BYTES, encode
+from celery_plugin.contract import JSON, RECORD_MAX_BYTES, encode
 from celery_plugin.runs import Run
 
 # The head that the script writes, without the names of the two workers in it:
 # {"type":"task_status","status":"…","worker":…,"offset":…,"previous":{"status":"…","worker":…},
-_HEAD_BYTES = 150
+_HEAD_BYTES = 125
+# A worker's name as JSON; it stands in the head twice, once for a worker that is not this one.
+WORKER_MAX_BYTES = 80
 # What the moving part takes while nothing has gone wrong.
 _MOVING_BYTES = 230
 _NAME_MAX = 200
 _EXCEPTION_MAX = 160
+# What is cut where all that does not fit, to so many characters, until it does.
+_TEXTS = ("task_name", "queue", "message", "exception")
+_SHORTER = (_NAME_MAX, 100, 50, 20, 3)
+_NO_EXTRA = '{"args":"","kwargs":""}'
 
 # A string as JSON; not ASCII alone: other alphabets would take twice their bytes.
 encode_text: Callable[[str], str] = encode_basestring
@@ -29,21 +35,37 @@ encode_text: Callable[[str], str] = encode_basestring
 
 def rest_and_extra(run: Run, worker_json: str) -> tuple[str, str]:
     """Make both parts; with the script's head they take at most 1 KB together."""
-    limit = RECORD_MAX_BYTES - _HEAD_BYTES - 2 * _size(worker_json)
+    limit = _limit(worker_json)
     if not run.facts:
         run.facts = encode(_facts(run))[1:-1]
-        run.extra = _extra(run, limit - _size(run.facts) - _MOVING_BYTES)
+        run.extra = _extra(run.args, run.kwargs, limit - _size(run.facts) - _MOVING_BYTES)
     rest = f"{run.facts},{_moving(run)}"
     if _size(rest) + _size(run.extra) <= limit:
         return rest, run.extra
-    return rest, _extra(run, limit - _size(rest))
+    return squeezed(json.loads(f"{{{rest}}}"), run.args, run.kwargs, worker_json)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def squeezed(members: JSON, args: str, kwargs: str, worker_json: str) -> tuple[str, str]:
+    """Make both parts of members that take much room; names and exception are cut if nothing else helps."""
+    limit = _limit(worker_json)
+    rest = ""
+    for length in _SHORTER:
+        short = {name: cut(value, length) if name in _TEXTS else value for name, value in members.items()}
+        rest = encode(short)[1:-1]
+        if _size(rest) + len(_NO_EXTRA) <= limit:
+            break
+    return rest, _extra(args, kwargs, limit - _size(rest))
+
+
+def _limit(worker_json: str) -> int:
+    return RECORD_MAX_BYTES - _HEAD_BYTES - _size(worker_json) - WORKER_MAX_BYTES
+
+
+def _facts(run: Run) -> JSON:
     facts = {
         "task_id": run.task_id,
         "task_name": cut(run.task_name, _NAME_MAX),
-        "queue": cut(run.queue, _NAME_MAX),
+        "queue": None if run.queue is None else cut(run.queue, _NAME_MAX),
         "attempt": run.attempt,
         "max_retries": run.max_retries,
         "priority": run.priority,
@@ -79,7 +101,12 @@ def message(run: Run) -> str:
         return f"Completed in {run.runtime:.3g} s" if run.runtime is not None else "Completed"
     if run.status in ("failed", "retrying") and run.exception:
         return f"{run.status.capitalize()}: {cut(run.exception, _EXCEPTION_MAX)}"
-    return _SENTENCES[run.reason or run.status]
+    return sentence(run.reason or run.status)
+
+
+def sentence(reason_or_status: str) -> str:
+    """Say it in words."""
+    return _SENTENCES[reason_or_status]
 
 
 _SENTENCES = {
@@ -100,21 +127,21 @@ _SENTENCES = {
 }
 
 
-def cut(text: str | None, length: int) -> str:
+def cut(text: str, length: int) -> str:
     """Cut a text to so many characters, the last one an ellipsis where something is missing."""
-    if text is None or len(text) <= length:
-        return text or ""
+    if len(text) <= length:
+        return text
     return text[: max(0, length - 1)] + "…"
 
 
-def _extra(run: Run, budget: int) -> str:
+def _extra(args: str, kwargs: str, budget: int) -> str:
     share = budget - len('{"args":,"kwargs":}')
-    kwargs = _fit(run.kwargs, max(share // 2, share - _size(encode_text(run.args))))
-    args = _fit(run.args, share - _size(kwargs))
-    return f'{{"args":{args},"kwargs":{kwargs}}}'
+    kwargs_json = fit_text(kwargs, max(share // 2, share - _size(encode_text(args))))
+    args_json = fit_text(args, share - _size(kwargs_json))
+    return f'{{"args":{args_json},"kwargs":{kwargs_json}}}'
 
 
-def _fit(text: str, budget: int) -> str:
+def fit_text(text: str, budget: int) -> str:
     """Encode the text as JSON in at most so many bytes (but never less than an empty string)."""
     encoded = encode_text(text)
     while _size(encoded) > budget and text:

@@ -19,8 +19,7 @@ class Operation:
     """One step of one run, or the worker's record (``worker``).
 
     ``task`` counts always, ``end`` only if the run is open. ``rest`` and ``extra`` are JSON: the members of
-    the event behind the head that the script writes, and the extra object. ``announces`` marks the worker's
-    record that begins an announcement.
+    the event behind the head that the script writes, and the extra object.
     """
 
     kind: str
@@ -32,7 +31,6 @@ class Operation:
     rest: str = ""
     extra: str = "{}"
     at: float = 0.0
-    announces: bool = False
 
     def argument(self) -> bytes:
         """As the script reads it; what UTF-8 cannot hold becomes ``?``."""

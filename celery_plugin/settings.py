@@ -30,7 +30,9 @@ def _count(value: Any) -> int:
 
 
 def _redis_url(value: Any) -> str:
-    if urlsplit(str(value)).scheme not in ("redis", "rediss", "unix"):
+    parts = urlsplit(str(value))
+    # Asking for the port raises where it is no number.
+    if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
         raise ValueError
     return str(value)
 

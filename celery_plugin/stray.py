@@ -13,7 +13,8 @@ from typing import Any
 
 from redis import Redis
 
-from celery_plugin.contract import EXTRA_FIELDS, JSON, RANKS, Keys, encode
+from celery_plugin.contract import EXTRA_FIELDS, JSON, RANKS, Keys
+from celery_plugin.record import encode_text, sentence, squeezed
 from celery_plugin.script import Operation
 from celery_plugin.worker import WorkerRecord
 
@@ -31,7 +32,7 @@ def stray_ends(client: Redis, keys: Keys, worker: WorkerRecord, held: Set[str]) 
             run = line.split("\t", 1)[0]
             if run.startswith(mark) and run not in held:
                 record = _record(client, keys, task_id)
-                yield _end(task_id.decode("utf-8", "replace"), run, record, "lost", "end_not_seen")
+                yield _end(task_id.decode("utf-8", "replace"), run, record, worker.hostname)
 
 
 def _record(client: Redis, keys: Keys, task_id: bytes) -> JSON:
@@ -39,13 +40,13 @@ def _record(client: Redis, keys: Keys, task_id: bytes) -> JSON:
     return json.loads(found) if found else {}
 
 
-def _end(task_id: str, run: str, record: JSON, status: str, reason: str) -> Operation:
+def _end(task_id: str, run: str, record: JSON, hostname: str) -> Operation:
     now = time.time()
-    members = {name: value for name, value in record.items() if name not in (*_HEAD_FIELDS, *EXTRA_FIELDS)}
-    members |= {"reason": reason, "message": "Its worker no longer has it; how it ended was not seen"}
+    # A record that somebody deleted leaves an end without facts, but a whole one.
+    members: JSON = {"position": None, "task_id": task_id, "task_name": ""}
+    members |= {name: value for name, value in record.items() if name not in (*_HEAD_FIELDS, *EXTRA_FIELDS)}
+    members |= {"run": run, "reason": "end_not_seen", "message": sentence("end_not_seen")}
     members |= {"finished_at": round(now, 6), "updated_at": round(now, 6), "timestamp": round(now, 6)}
-    extra: JSON = {name: record[name] for name in EXTRA_FIELDS if name in record}
-    worker = json.dumps(record.get("worker"))
-    return Operation(
-        "end", task_id, run, RANKS[status], status, worker, encode(members)[1:-1], encode(extra), now
-    )
+    worker = encode_text(hostname)
+    rest, extra = squeezed(members, record.get("args", ""), record.get("kwargs", ""), worker)
+    return Operation("end", task_id, run, RANKS["lost"], "lost", worker, rest, extra, now)

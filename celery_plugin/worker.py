@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
@@ -10,17 +11,31 @@ from typing import Any
 import celery
 
 from celery_plugin.contract import JSON
+from celery_plugin.record import WORKER_MAX_BYTES, fit_text
 
 # kombu's own defaults, for a broker whose options do not say otherwise.
 _SEP = "\x06\x16"
 _PRIORITY_STEPS = [0, 3, 6, 9]
 
 
+# It stands in each record of a task, as JSON.
+_ID_HOSTNAME_BYTES = 50
+
+
 def new_worker_id(hostname: str) -> str:
     """Name this process: a worker that is restarted under its old hostname is another one."""
     # Tabs and line ends divide the lines of the runs in Redis.
     readable = "".join(character if character.isprintable() else "?" for character in hostname)
-    return f"{readable}:{uuid.uuid4().hex[:12]}"
+    return f"{_cut(readable, _ID_HOSTNAME_BYTES)}:{uuid.uuid4().hex[:12]}"
+
+
+def shown_name(hostname: str) -> str:
+    """Cut the name that is shown; ``--hostname`` may be of any length, a record may not."""
+    return _cut(hostname, WORKER_MAX_BYTES)
+
+
+def _cut(text: str, size: int) -> str:
+    return str(json.loads(fit_text(text, size)))
 
 
 class WorkerRecord:
@@ -28,7 +43,7 @@ class WorkerRecord:
 
     def __init__(self, worker: Any, worker_id: str) -> None:
         self.worker_id = worker_id
-        self.hostname: str = worker.hostname
+        self.hostname = shown_name(worker.hostname)
         self.status = "online"
         self.gave_up = 0
         self._worker = worker

@@ -9,7 +9,6 @@ is away is logged once, the newest state of each run is kept, bounded, and told 
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import secrets
@@ -25,7 +24,7 @@ from redis.exceptions import RedisError
 from celery_plugin import native
 from celery_plugin.contract import encode
 from celery_plugin.events import Tracker, end
-from celery_plugin.record import rest_and_extra
+from celery_plugin.record import encode_text, rest_and_extra
 from celery_plugin.runs import Run, RunTable
 from celery_plugin.script import Answer, Operation, Script
 from celery_plugin.settings import Settings
@@ -72,7 +71,7 @@ class Writer:
         self._client = client
         self._settings = settings
         self._worker = worker
-        self._worker_json = json.dumps(worker.hostname)
+        self._worker_json = encode_text(worker.hostname)
         self._table = RunTable()
         self._tracker = Tracker(worker.worker_id, self._table)
 
@@ -80,6 +79,7 @@ class Writer:
         self._overflow = 0
         self._sleeping = False
         self._wake = native.Signal()
+        self._started = False
         self._stopping = False
         self._stopped = native.Signal()
 
@@ -102,6 +102,7 @@ class Writer:
     def start(self) -> None:
         """Start the thread and announce the worker."""
         self._announce()
+        self._started = True
         native.start_thread(self._run)
 
     def observe(self, event: str, fields: dict[str, Any]) -> None:
@@ -115,10 +116,11 @@ class Writer:
             self._wake.set()
 
     def stop(self) -> None:
-        """Tell the last things and give the lease up; waits for it no longer than a moment."""
-        self._stopping = True
+        """Tell the last things and give the lease up; waits for it no longer than a moment, and once."""
+        running, self._stopping = self._started and not self._stopping, True
         self._wake.set()
-        self._stopped.wait(LAST_WORDS_SECONDS)
+        if running:
+            self._stopped.wait(LAST_WORDS_SECONDS)
 
     # -- the thread ------------------------------------------------------------------------------
 
@@ -132,6 +134,8 @@ class Writer:
                 self._give_up_batch()
         try:
             self._last_words()
+        except Exception as error:
+            logger.warning("celery_plugin: could not say that the worker ends: %s", error)
         finally:
             self._stopped.set()
 
@@ -144,9 +148,10 @@ class Writer:
 
     def _sleep_until_needed(self) -> None:
         self._sleeping = True
-        ready = self._buffer or (self._pending() and not self._away)
+        held_up = self._away or time.monotonic() < self._retry_at
+        ready = self._buffer or (self._pending() and not held_up)
         if not ready and not self._stopping:
-            due = self._retry_at if self._away else self._renew_at
+            due = self._retry_at if held_up else self._renew_at
             self._wake.wait(due - time.monotonic())
         self._sleeping = False
 
@@ -177,7 +182,7 @@ class Writer:
             self._overflow += 1
 
     def _compact(self) -> None:
-        """Keep the newest state of each run, and of those the newest that fit."""
+        """Keep the newest state of each run, and of those the newest that fit; what is open is told again."""
         newest: dict[str, Operation] = {}
         for operation in self._outbox:
             newest.pop(operation.run, None)
@@ -185,8 +190,10 @@ class Writer:
         kept = list(newest.values())
         surplus = max(0, len(kept) - OUTBOX_MAX // 2)
         self._worker.gave_up += surplus
-        self._look_for_strays = self._look_for_strays or surplus > 0
         self._outbox = deque(kept[surplus:])
+        if surplus:
+            self._look_for_strays = True
+            self._announce()
 
     def _operation(self, run: Run) -> Operation:
         rest, extra = rest_and_extra(run, self._worker_json)
@@ -197,13 +204,15 @@ class Writer:
     # -- to Redis ----------------------------------------------------------------------------------
 
     def _pending(self) -> bool:
-        return bool(self._batch or self._outbox or self._to_announce or self._look_for_strays)
+        return bool(self._untold() or self._look_for_strays)
+
+    def _untold(self) -> bool:
+        return bool(self._batch or self._announces or self._outbox or self._to_announce)
 
     def _flush(self) -> None:
         try:
             while self._pending() or time.monotonic() >= self._renew_at:
-                self._refresh_worker()
-                if not (self._batch or self._outbox or self._to_announce) and self._look_for_strays:
+                if self._look_for_strays and not self._untold():
                     self._end_strays()
                 self._batch = self._batch or self._next_batch()
                 self._on_answer(self._batch, self._call(self._batch))
@@ -224,16 +233,21 @@ class Writer:
         )
 
     def _next_batch(self) -> Batch:
-        self._number += 1
-        batch = Batch(self._number, [], announces=False)
+        batch = self._empty_batch()
         size = 0
         for operation in self._take():
             batch.operations.append(operation.argument())
-            batch.announces |= operation.announces
             size += len(batch.operations[-1])
             if len(batch.operations) >= BATCH_OPERATIONS or size >= BATCH_BYTES:
                 break
         return batch
+
+    def _empty_batch(self) -> Batch:
+        """Number a batch; the worker's record stands first in it where it is due."""
+        record = self._due_record()
+        announces, self._announces = self._announces, False
+        self._number += 1
+        return Batch(self._number, record, announces)
 
     def _take(self) -> Iterator[Operation]:
         while self._outbox:
@@ -249,11 +263,20 @@ class Writer:
         if self._away:
             logger.warning("celery_plugin: Redis is back")
         self._away, self._retry_at, self._retry_seconds = False, 0.0, FIRST_RETRY_SECONDS
-        unknown = answer.verdict == "unknown" or answer.position.epoch != self._epoch
+        # What was answered to a batch that counts already, nobody has heard.
+        unknown = answer.verdict != "applied" or answer.position.epoch != self._epoch
         self._epoch = answer.position.epoch
         if unknown and not batch.announces:
             self._announce()
             self._look_for_strays = True
+        if answer.verdict == "refused":
+            self._batch = self._behind_record(batch)
+
+    def _behind_record(self, refused: Batch) -> Batch:
+        self._announces = True
+        batch = self._empty_batch()
+        batch.operations += refused.operations
+        return batch
 
     def _on_failure(self, error: Exception) -> None:
         if not self._away:
@@ -280,25 +303,24 @@ class Writer:
         self._announces = True
         self._to_announce = deque(self._table)
 
-    def _refresh_worker(self) -> None:
+    def _due_record(self) -> list[bytes]:
         if not (self._announces or time.monotonic() >= self._renew_at):
-            return
+            return []
         if self._overflow:
             self._worker.gave_up, self._overflow = self._worker.gave_up + self._overflow, 0
             self._look_for_strays = True
         members = self._worker.members()
-        if self._announces or members != self._told:
-            rest = encode({**members, "timestamp": round(time.time(), 6)})[1:-1]
-            self._outbox.appendleft(
-                Operation("worker", run=members["worker_id"], rest=rest, announces=self._announces)
-            )
-        self._announces, self._told = False, members
+        if not self._announces and members == self._told:
+            return []
+        self._told = members
+        rest = encode({**members, "timestamp": round(time.time(), 6)})[1:-1]
+        return [Operation("worker", rest=rest).argument()]
 
     def _end_strays(self) -> None:
         """End what Redis still shows as this worker's, but which it no longer has."""
-        self._look_for_strays = False
         held = {run.id for run in self._table}
-        self._outbox.extend(stray_ends(self._client, self._script.keys, self._worker, held))
+        self._outbox += list(stray_ends(self._client, self._script.keys, self._worker, held))
+        self._look_for_strays = False
 
     def _last_words(self) -> None:
         self._absorb()

@@ -215,7 +215,8 @@ class Subscriber:
 
 async def _read(connection: AbstractConnection) -> Any:
     # With a timeout given here redis-py would answer None, and after a kernel's ETIMEDOUT at once, for ever.
+    # It must not disconnect either: a ping that is just being sent would connect anew, behind our back.
     try:
-        return await connection.read_response()
+        return await connection.read_response(disconnect_on_error=False)
     except RedisTimeoutError as error:
         raise SessionLost(f"nothing was heard for {DEAD_SECONDS:.0f} s") from error

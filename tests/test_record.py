@@ -1,0 +1,243 @@
+"""The promises of what is told of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from celery_plugin.contract import RANKS, RECORD_MAX_BYTES
+from celery_plugin.record import cut, encode_text, message, rest_and_extra
+from celery_plugin.runs import Run
+from celery_plugin.script import Operation
+from celery_plugin.worker import new_worker_id, shown_name
+from deploy.demo.redis_server import RedisServer
+from tests.support.batches import Sender, Stored
+
+HUGE = 1_000_000
+RUN = Run(
+    id="celery@one:0123456789ab/7",
+    task_id="3f0b8b9e-8e0d-4e6c-9d53-0a3c8d1f2b4a",
+    task_name="app.tasks.generate",
+    args="('a', 1)",
+    kwargs="{'n': 2}",
+    queue="celery",
+    attempt=1,
+    max_retries=3,
+    priority=None,
+    root_id="3f0b8b9e-8e0d-4e6c-9d53-0a3c8d1f2b4a",
+    parent_id=None,
+    group_id=None,
+    received_at=1_700_000_000.25,
+    eta=None,
+    status="reserved",
+    updated_at=1_700_000_000.25,
+)
+
+# Every character there is, lone surrogates too, some texts as long as a producer may send them.
+_characters = st.characters(exclude_categories=())
+_texts = st.builds(
+    lambda text, times: text * times, st.text(_characters, max_size=40), st.sampled_from([0, 1, 2, 10, 500])
+)
+_ids = st.none() | st.uuids().map(str)
+_times = st.floats(1e9, 4e9)
+_runs = st.builds(
+    Run,
+    id=st.just(""),
+    task_id=st.uuids().map(str),
+    task_name=_texts,
+    args=_texts,
+    kwargs=_texts,
+    queue=st.none() | _texts,
+    attempt=st.integers(1, 10_000),
+    max_retries=st.none() | st.integers(0, 10_000),
+    priority=st.none() | st.integers(0, 255),
+    root_id=_ids,
+    parent_id=_ids,
+    group_id=_ids,
+    received_at=_times,
+    eta=st.none() | _times,
+    status=st.sampled_from(sorted(RANKS)),
+    updated_at=_times,
+    started_at=st.none() | _times,
+    finished_at=st.none() | _times,
+    runtime=st.none() | st.floats(0, 1e6),
+    exception=st.none() | _texts,
+    reason=st.sampled_from([None, "expired", "terminated", "requeued", "worker_exited", "end_not_seen"]),
+)
+_FULL = replace(
+    RUN,
+    task_name="n" * HUGE,
+    args="a" * HUGE,
+    kwargs="\ud800" * HUGE,
+    queue="🎉" * HUGE,
+    attempt=10_000,
+    max_retries=10_000,
+    priority=255,
+    root_id=str(UUID(int=1)),
+    parent_id=str(UUID(int=2)),
+    group_id=str(UUID(int=3)),
+    eta=1_700_000_000.123456,
+    started_at=1_700_000_000.123456,
+    finished_at=1_700_000_000.123456,
+    runtime=123_456.123456,
+    exception="\x00" * HUGE,
+    reason="worker_exited",
+    status="failed",
+)
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Redis]:
+    """A client that answers bytes."""
+    with Redis.from_url(redis_server.url) as opened:
+        yield opened
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    # The server is emptied at the start of each example.
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(run=_runs, hostname=_texts, other=_texts)
+@example(run=_FULL, hostname="celery@" + "h" * 300, other="celery@" + "o" * 300)
+@example(run=_FULL, hostname="🎉" * 300, other="\x00" * 300)
+@example(run=replace(RUN, args="\x00" * 5000, kwargs="'" * 5000), hostname="w", other="celery@" + "o" * 300)
+def test_a_record_takes_at_most_1_kb(client: Redis, run: Run, hostname: str, other: str) -> None:
+    """Whatever name, arguments, exception and workers are, with the head that the script writes: at an offset
+    far away, and behind a run of another worker. It is JSON on one line and says whose it is."""
+    client.flushall()
+    stored = Stored(client)
+    one = Sender(client)
+    one.begin()
+    client.hset(stored.keys.log, "offset", 10**13)
+    before = replace(RUN, id="", task_id=run.task_id, task_name="", args="", kwargs="", status="scheduled")
+    one.send(_operation(before, other))
+    one.send(_operation(run, hostname))
+    record = _stored_record(client, stored, run)
+    if record is not None:
+        assert len(record) <= RECORD_MAX_BYTES
+        assert run.task_id == json.loads(record)["task_id"]
+    for _, event, extra in stored.entries:
+        assert len(event) + len(extra) <= RECORD_MAX_BYTES
+        assert b"\n" not in event + extra
+
+
+def _operation(run: Run, hostname: str) -> Operation:
+    run = replace(run, id=f"{new_worker_id(hostname)}/{10**6}")
+    worker = encode_text(shown_name(hostname))
+    rest, extra = rest_and_extra(run, worker)
+    return Operation("task", run.task_id, run.id, run.rank, run.status, worker, rest, extra, 4e9)
+
+
+def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
+    keys = stored.keys
+    for key in (keys.active_tasks, keys.waiting_tasks, keys.finished_tasks):
+        record: Any = client.hget(key, run.task_id)
+        if record is not None:
+            return bytes(record)
+    return None
+
+
+def test_what_is_short_is_told_whole() -> None:
+    """An ordinary record loses nothing."""
+    rest, extra = rest_and_extra(replace(RUN, status="active", started_at=1_700_000_001.5), '"celery@one"')
+    assert json.loads(extra) == {"args": "('a', 1)", "kwargs": "{'n': 2}"}
+    assert json.loads(f"{{{rest}}}") == {
+        "task_id": RUN.task_id,
+        "task_name": "app.tasks.generate",
+        "position": None,
+        "message": "Running",
+        "queue": "celery",
+        "attempt": 1,
+        "max_retries": 3,
+        "received_at": 1_700_000_000.25,
+        "started_at": 1_700_000_001.5,
+        "updated_at": 1_700_000_000.25,
+        "timestamp": 1_700_000_000.25,
+        "run": RUN.id,
+    }
+
+
+def test_a_queue_that_is_not_known_is_left_out() -> None:
+    """What nobody said is no empty text."""
+    assert "queue" not in json.loads("{" + rest_and_extra(replace(RUN, queue=None), '"w"')[0] + "}")
+
+
+def test_long_arguments_share_the_room() -> None:
+    """Both are cut with an ellipsis, and one that is short leaves its room to the other."""
+    long = replace(RUN, args="a" * HUGE, kwargs="k" * HUGE)
+    extra = json.loads(rest_and_extra(long, '"w"')[1])
+    assert len(extra["args"]) == pytest.approx(len(extra["kwargs"]), abs=10)
+    assert extra["args"].endswith("a…")
+    assert extra["kwargs"].endswith("k…")
+    alone = json.loads(rest_and_extra(replace(RUN, args="a" * HUGE, kwargs="{}"), '"w"')[1])
+    assert "{}" == alone["kwargs"]
+    assert len(alone["args"]) > 1.9 * len(extra["args"])
+
+
+def test_the_same_run_is_told_with_the_same_facts_until_its_end() -> None:
+    """What is made once for a run fits also when it has failed with a long exception."""
+    run = replace(RUN, args="a" * HUGE, kwargs="k" * HUGE)
+    first = json.loads(rest_and_extra(run, '"w"')[1])
+    run.status, run.started_at = "active", 1_700_000_001.0
+    assert first == json.loads(rest_and_extra(run, '"w"')[1])
+    run.status, run.finished_at, run.exception = "failed", 1_700_000_002.0, "ValueError('" + "x" * 500 + "')"
+    rest, extra = rest_and_extra(run, '"w"')
+    assert first["args"].startswith(json.loads(extra)["args"][:-1])
+    assert "ValueError('xxx" == json.loads("{" + rest + "}")["exception"][:15]
+
+
+@pytest.mark.parametrize(
+    ("expected", "changes"),
+    [
+        ("Waiting for a free slot in the worker", {"status": "reserved"}),
+        ("Waiting for its time", {"status": "scheduled"}),
+        ("Running", {"status": "active"}),
+        ("Completed in 1.5 s", {"status": "completed", "runtime": 1.5}),
+        ("Completed in 0.000123 s", {"status": "completed", "runtime": 0.0001234}),
+        ("Completed", {"status": "completed"}),
+        ("Failed: ValueError('no')", {"status": "failed", "exception": "ValueError('no')"}),
+        ("Failed", {"status": "failed"}),
+        ("Retrying: ValueError('no')", {"status": "retrying", "exception": "ValueError('no')"}),
+        ("Retrying", {"status": "retrying"}),
+        ("Returned to the queue", {"status": "pending"}),
+        ("Expired before it ran", {"status": "revoked", "reason": "expired"}),
+        ("Its worker ended before it did", {"status": "lost", "reason": "worker_exited"}),
+    ],
+)
+def test_messages_are_sentences(expected: str, changes: dict[str, Any]) -> None:
+    """Whoever reads only `message` knows what the task does."""
+    assert expected == message(replace(RUN, **changes))
+
+
+@pytest.mark.parametrize("status", sorted(RANKS))
+def test_every_status_has_a_message(status: str) -> None:
+    """None is forgotten."""
+    assert message(replace(RUN, status=status))
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "length"),
+    [("abc", "abc", 3), ("ab…", "abcd", 3), ("…", "abcd", 1), ("", "", 5), ("🎉…", "🎉🎉🎉", 2)],
+)
+def test_cut_says_that_something_is_missing(expected: str, text: str, length: int) -> None:
+    """By an ellipsis, which counts."""
+    assert expected == cut(text, length)
+
+
+@settings(deadline=None)
+@given(text=st.text(_characters))
+def test_encode_text_is_json_on_one_line(text: str) -> None:
+    """Whatever is in it, also where it is no Unicode text."""
+    encoded = encode_text(text)
+    assert text == json.loads(encoded)
+    assert not {"\n", "\r", "\t", "\x00"} & set(encoded)

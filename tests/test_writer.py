@@ -1,0 +1,346 @@
+"""The promises of the writer: nothing twice, nothing endless, and afterwards the state is right again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from redis import Redis
+
+from celery_plugin.connections import make_client
+from celery_plugin.contract import RECORD_MAX_BYTES, Keys
+from celery_plugin.events import RECEIVED
+from celery_plugin.script import Script
+from celery_plugin.settings import Settings
+from celery_plugin.worker import WorkerRecord
+from celery_plugin.writer import BUFFER_MAX, LAST_WORDS_SECONDS, OUTBOX_MAX, Writer
+from deploy.demo.redis_server import RedisServer
+from tests.support.batches import Sender, Stored, step
+from tests.support.deadline import eventually
+from tests.support.proxy import Proxy
+from tests.support.starters import StartRedis
+from tests.support.unstarted import unstarted_worker
+
+WORKER_ID = "celery@one:0123456789ab"
+StartWriter = Callable[..., Writer]
+
+
+@pytest.fixture
+def make_writer() -> Iterator[StartWriter]:
+    """Make writers of one worker; they end with the test."""
+    writers: list[Writer] = []
+
+    def make(url: str, renew: float = 0.1) -> Writer:
+        settings = Settings(lease_seconds=5.0, lease_renew_seconds=renew)
+        record = WorkerRecord(worker, WORKER_ID)
+        writers.append(Writer(Script(Keys()), make_client(url), settings, record))
+        return writers[-1]
+
+    with unstarted_worker("celery@one") as worker:
+        yield make
+        for writer in writers:
+            writer.stop()
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Redis]:
+    """A client that answers bytes."""
+    with Redis.from_url(redis_server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stored(client: Redis) -> Stored:
+    """What stands in Redis."""
+    return Stored(client)
+
+
+@pytest.fixture
+def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
+    """A proxy before Redis."""
+    with Proxy(redis_server.port) as opened:
+        yield opened
+
+
+def _start(writer: Writer, stored: Stored) -> None:
+    writer.start()
+    eventually(lambda: WORKER_ID in stored.workers, what="the worker is announced")
+
+
+def _receive(writer: Writer, task_id: str, **fields: Any) -> None:
+    facts = {"uuid": task_id, "name": "tests.add", "args": "(1, 2)", "kwargs": "{}", "queue": "celery"}
+    facts |= {"retries": 0, "max_retries": 3, "priority": 0, "eta": None}
+    facts |= {"root_id": task_id, "parent_id": None, "group_id": None}
+    writer.observe(RECEIVED, facts | fields)
+
+
+def _run(writer: Writer, task_id: str) -> None:
+    _receive(writer, task_id)
+    writer.observe("task-started", {"uuid": task_id})
+
+
+def _end(writer: Writer, task_id: str) -> None:
+    writer.observe("task-succeeded", {"uuid": task_id, "runtime": 0.1})
+
+
+# -- answers that are lost -----------------------------------------------------------------------------
+
+
+def test_a_batch_whose_answer_is_lost_counts_once(
+    make_writer: StartWriter, stored: Stored, proxy: Proxy
+) -> None:
+    """Redis has applied it and the writer cannot know: it is sent again under its number."""
+    writer = make_writer(proxy.url)
+    _start(writer, stored)
+    for task_id in ("a", "b", "c"):
+        proxy.lose_answer()
+        _run(writer, task_id)
+        proxy.wait_until_lost()
+        _end(writer, task_id)
+        eventually(lambda task_id=task_id: task_id in stored.finished, what="the writer goes on")
+    for task_id in ("a", "b", "c"):
+        assert ["reserved", "active", "completed"] == stored.statuses(task_id)
+    assert list(range(1, stored.offset + 1)) == [offset for offset, _, _ in stored.entries]
+
+
+def test_what_redis_said_in_a_lost_answer_is_not_missed(
+    make_writer: StartWriter, stored: Stored, proxy: Proxy, client: Redis
+) -> None:
+    """A worker that was cut off, and whose tasks others took for lost, says again what it has, even if the
+    answer that told it so never came."""
+    writer = make_writer(proxy.url)
+    _start(writer, stored)
+    _run(writer, "a")
+    run = eventually(lambda: stored.active.get("a"))["run"]
+    proxy.lose_answer()
+    pipeline = client.pipeline()
+    pipeline.zrem(stored.keys.leases, WORKER_ID)
+    pipeline.execute()
+    peer = Sender(client, "peer")
+    peer.begin()
+    peer.send(step("a", "lost", run, kind="end"))
+    proxy.wait_until_lost()
+    _receive(writer, "b")
+    eventually(lambda: "a" in stored.active, what="the task is active again")
+    assert [] == stored.history
+
+
+def test_a_redis_that_forgot_everything_is_told_everything(
+    make_writer: StartWriter, stored: Stored, client: Redis
+) -> None:
+    """FLUSHALL without a restart: a new epoch, the worker, its lease and its tasks, each once."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    _run(writer, "a")
+    eventually(lambda: "a" in stored.active)
+    epoch = stored.log["epoch"]
+    client.flushall()
+    _end(writer, "a")
+    _run(writer, "b")
+    eventually(lambda: "b" in stored.active and "a" in stored.finished)
+    assert {WORKER_ID} == set(stored.workers) == set(stored.leases)
+    assert epoch != stored.log["epoch"]
+    assert (["completed"], ["reserved", "active"]) == (stored.statuses("a")[-1:], stored.statuses("b"))
+    assert list(range(1, stored.offset + 1)) == [offset for offset, _, _ in stored.entries]
+
+
+def client_url(client: Redis) -> str:
+    """The URL of the server to which a client talks."""
+    options = client.connection_pool.connection_kwargs
+    return f"redis://{options['host']}:{options['port']}/0"
+
+
+# -- a Redis that is away ------------------------------------------------------------------------------
+
+
+def test_what_happens_while_redis_is_away_is_told_afterwards(
+    make_writer: StartWriter, stored: Stored, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says that Redis is away, one that it is back."""
+    caplog.set_level(logging.INFO, "celery_plugin")
+    writer = make_writer(redis_server.url)
+    _start(writer, stored)
+    _run(writer, "a")
+    eventually(lambda: "a" in stored.active)
+    redis_server.kill()
+    _end(writer, "a")
+    _run(writer, "b")
+    eventually(lambda: "cannot write" in caplog.text)
+    redis_server.start()
+    eventually(lambda: "b" in stored.active and "a" in stored.finished)
+    eventually(lambda: "Redis is back" in caplog.text)
+    assert 2 == len(caplog.records)
+    assert ({"b"}, {}, ["a"]) == (set(stored.active), stored.waiting, stored.history)
+    assert 0 == stored.workers[WORKER_ID]["gave_up"]
+
+
+def test_the_outbox_is_bounded_and_counts_what_it_gave_up(
+    make_writer: StartWriter, start_redis: StartRedis, free_port: Callable[[], int]
+) -> None:
+    """The newest states are kept; whatever was given up, what is open is all there when Redis comes."""
+    port = free_port()
+    writer = make_writer(f"redis://127.0.0.1:{port}/0")
+    writer.start()
+    _run(writer, "long")
+    tasks = OUTBOX_MAX + 2000
+    for n in range(tasks):
+        _run(writer, f"{n}")
+        _end(writer, f"{n}")
+    _run(writer, "last")
+    with Redis.from_url(start_redis(port=port).url) as client:
+        stored = Stored(client)
+        eventually(lambda: {"long", "last"} <= set(stored.active), what="what is open is there")
+        gave_up = eventually(lambda: stored.workers[WORKER_ID]["gave_up"], what="the loss is counted")
+        assert ({"long", "last"}, {}) == (set(stored.active), stored.waiting)
+        eventually(lambda: f"{tasks - 1}" in stored.finished)
+        assert gave_up >= tasks - OUTBOX_MAX
+        assert len(stored.entries) <= 2 * OUTBOX_MAX
+
+
+def test_the_buffer_is_bounded_and_counts_what_it_gave_up(make_writer: StartWriter, stored: Stored) -> None:
+    """Also where the writer cannot keep up, or has not yet begun."""
+    writer = make_writer(client_url(stored.client))
+    for _ in range(BUFFER_MAX + 7):
+        writer.observe("task-sent", {"uuid": "a"})
+    _start(writer, stored)
+    assert 7 == stored.workers[WORKER_ID]["gave_up"]
+
+
+def test_an_event_that_is_not_understood_holds_up_no_other(
+    make_writer: StartWriter, stored: Stored, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged and counted."""
+    writer = make_writer(client_url(stored.client))
+    _start(writer, stored)
+    _receive(writer, "bad", retries="many")
+    _run(writer, "good")
+    eventually(lambda: "good" in stored.active)
+    eventually(lambda: 1 == stored.workers[WORKER_ID]["gave_up"])
+    assert "an event is given up: received" in caplog.text
+
+
+# -- strays --------------------------------------------------------------------------------------------
+
+
+def _leave_stray(client: Redis, task_id: str, **members: Any) -> None:
+    """Leave a run of the worker in Redis that the worker does not have."""
+    ghost = Sender(client, "ghost")
+    ghost.number = 100 + len(Stored(client).runs)
+    ghost.begin()
+    ghost.send(step(task_id, "active", f"{WORKER_ID}/99{task_id}", worker="celery@one", **members))
+
+
+def test_a_run_that_the_worker_does_not_have_is_ended(
+    make_writer: StartWriter, stored: Stored, client: Redis
+) -> None:
+    """Once Redis says that it has lost track: `lost`, with the reason `end_not_seen`."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    _run(writer, "mine")
+    eventually(lambda: "mine" in stored.active)
+    _leave_stray(client, "gone", task_name="tests.add", extra={"args": "(1,)", "kwargs": "{}"})
+    client.zrem(stored.keys.leases, WORKER_ID)
+    record = eventually(lambda: stored.finished.get("gone"))
+    assert ("lost", "end_not_seen", "tests.add") == (record["status"], record["reason"], record["task_name"])
+    assert ("(1,)", "celery@one") == (record["args"], record["worker"])
+    assert {"mine"} == set(stored.active)
+
+
+def test_the_end_of_a_full_record_takes_no_more_than_1_kb(
+    make_writer: StartWriter, stored: Stored, client: Redis
+) -> None:
+    """What is added at the end takes its room from the arguments."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    full = {"args": "a" * 300, "kwargs": "k" * 300}
+    _leave_stray(client, "gone", extra=full, task_name="n" * 150, message="Running")
+    client.zrem(stored.keys.leases, WORKER_ID)
+    record: Any = eventually(lambda: client.hget(stored.keys.finished_tasks, "gone"))
+    assert len(record) <= RECORD_MAX_BYTES
+    assert json.loads(record)["args"].endswith("a…")
+
+
+def test_the_end_of_a_deleted_record_is_whole(
+    make_writer: StartWriter, stored: Stored, client: Redis
+) -> None:
+    """Somebody's DEL of a hash leaves an event without facts, but with the fields that all have."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    _leave_stray(client, "gone")
+    client.delete(stored.keys.active_tasks)
+    client.zrem(stored.keys.leases, WORKER_ID)
+    record = eventually(lambda: stored.finished.get("gone"))
+    assert ("gone", "", None) == (record["task_id"], record["task_name"], record["position"])
+
+
+def test_a_search_that_broke_off_is_made_again(
+    make_writer: StartWriter, stored: Stored, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What Redis would not tell at first is ended when it does."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    _leave_stray(client, "gone")
+    client.execute_command("ACL", "SETUSER", "default", "-hscan")
+    client.zrem(stored.keys.leases, WORKER_ID)
+    eventually(lambda: "cannot write" in caplog.text, what="the search is refused")
+    client.execute_command("ACL", "SETUSER", "default", "+hscan")
+    eventually(lambda: "gone" in stored.finished)
+
+
+# -- the end -------------------------------------------------------------------------------------------
+
+
+def test_last_words(make_writer: StartWriter, stored: Stored) -> None:
+    """What was only held goes back, what ran is over, the worker is offline and its lease given up."""
+    writer = make_writer(client_url(stored.client))
+    _start(writer, stored)
+    _run(writer, "ran")
+    _receive(writer, "held")
+    writer.stop()
+    assert ({}, {}, {}) == (stored.active, stored.waiting, stored.leases)
+    assert "offline" == stored.workers[WORKER_ID]["status"]
+    assert ["reserved", "pending"] == stored.statuses("held")
+    assert ("lost", "worker_exited") == (stored.finished["ran"]["status"], stored.finished["ran"]["reason"])
+
+
+def test_stopping_waits_once(make_writer: StartWriter, stored: Stored) -> None:
+    """A worker that is told twice to end, or that never began, is not held up."""
+    begun = make_writer(client_url(stored.client))
+    _start(begun, stored)
+    begun.stop()
+    never_begun = make_writer(client_url(stored.client))
+    before = time.monotonic()
+    begun.stop()
+    never_begun.stop()
+    assert time.monotonic() - before < LAST_WORDS_SECONDS / 2
+
+
+def test_a_frozen_redis_does_not_hold_the_end_up(
+    make_writer: StartWriter, stored: Stored, redis_server: RedisServer
+) -> None:
+    """The last words are given a moment and no more."""
+    writer = make_writer(redis_server.url)
+    _start(writer, stored)
+    redis_server.pause()
+    _run(writer, "a")
+    before = time.monotonic()
+    writer.stop()
+    assert time.monotonic() - before < LAST_WORDS_SECONDS + 2
+    redis_server.resume()
+
+
+@pytest.mark.parametrize("heard", [0, 1])
+def test_last_words_that_are_not_heard_are_one_line(
+    make_writer: StartWriter, stored: Stored, proxy: Proxy, caplog: pytest.LogCaptureFixture, heard: int
+) -> None:
+    """A Redis that vanishes in the worker's last moment leaves no traceback."""
+    writer = make_writer(proxy.url, renew=4.0)
+    _start(writer, stored)
+    proxy.lose_answer(after=heard)
+    writer.stop()
+    proxy.wait_until_lost()
+    assert [False] == [bool(record.exc_info) for record in caplog.records]
