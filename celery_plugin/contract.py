@@ -158,8 +158,18 @@ class Keys:
 
     @property
     def counters(self) -> str:
-        """Hash: totals and histogram buckets."""
+        """Hash: counter with its labels → total; see `COUNTERS`."""
         return f"{self.prefix}:counters"
+
+    @property
+    def timelines(self) -> str:
+        """Hash: task id → ``[{"status":…,"at":…,"worker":…},…]``, kept as long as the task is."""
+        return f"{self.prefix}:timelines"
+
+    @property
+    def depths(self) -> str:
+        """Hash: queue of a broker that is not Redis → ``{"pending":…,"measured_at":…}``, by the workers."""
+        return f"{self.prefix}:depths"
 
     @property
     def log(self) -> str:

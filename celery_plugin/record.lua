@@ -4,31 +4,47 @@
 -- It never parses JSON (cjson cuts timestamps and breaks large integers): what it must know comes
 -- as arguments, and it writes the head of each event itself.
 --
---   event    {"type":"task_status","status":S,"worker":W,"offset":N,"previous":P,REST}
+--   event    {"type":"task_status","status":S,"worker":W,"offset":N,"previous":P,"message":M,REST}
+--              with "progress":{…}, before REST and its text as the message, where a task reports any
 --   record   the event with the members of the extra behind REST
---   runs     a line a run, the shown one last: run TAB rank TAB status TAB worker TAB offset
+--   runs     a line a run, the shown one last: run TAB rank TAB status TAB worker TAB offset TAB M
 --              TAB where REST begins and ends in the record   (the shown one)
 --              TAB REST TAB extra                             (one that stands behind it)
+--   timeline [{"status":S,"at":seconds,"worker":W},…]         every step of every run of the id
 --
 -- KEYS  1 log  2 runs  3 active_tasks  4 waiting_tasks  5 finished_tasks  6 finished
---       7 workers  8 leases  9 events
--- ARGV  1 channel  2 an epoch to use if one is needed  3 worker id  4 batch number
+--       7 workers  8 leases  9 events  10 progress  11 timelines  12 counters  13 depths
+-- ARGV  1 channel  2 an epoch to use if one is needed  3 worker id
+--       4 batch number; 0 for a child of the worker's pool, which only reports progress
 --       5 lease in seconds, 0 gives it up  6 log's length  7 history's length  8 history's age in s
 --       9… operations, TAB between their parts (one argument each: nine would cost more than the rest)
---         task run rank status worker(JSON) time REST extra(JSON object) task-id
+--         task run rank status worker(JSON) time M REST extra(JSON object) task-id
 --           a step of a run; a run that is there already is left as it is
 --         end  the same; only if that run is still open
---         worker REST
+--         lost the same; only if it is open and the lease of its worker has ended
+--         progress {"message":M,…} task-id
+--         worker REST          the record of this worker
+--         gone worker-id REST  the record of another one, whose lease has ended
+--         forget worker-id     a worker that ended long ago
+--         depth JSON queue     how many messages wait in a queue, as the broker of this worker says
+--         count n other field  adds to a counter; to `other` where there are too many counters
 -- Returns epoch, offset of the last event, verdict: "applied", "duplicate", "unknown" (applied, but
 -- Redis held no lease of this worker: unless this batch begins with it, say all that you have) or
 -- "refused" (not applied: Redis has no record of this worker in which to keep the batch's number, so
 -- the same call made twice would count twice; send it again behind the record).
 
-local LOG, RUNS, ACTIVE, WAITING, FINISHED_TASKS, FINISHED, WORKERS, LEASES, EVENTS = unpack(KEYS)
+local LOG, RUNS, ACTIVE, WAITING, FINISHED_TASKS, FINISHED, WORKERS, LEASES, EVENTS,
+  PROGRESS, TIMELINES, COUNTERS, DEPTHS = unpack(KEYS)
 local channel, new_epoch, worker_id, batch = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease, log_max = tonumber(ARGV[5]), ARGV[6]
 local history_max, history_ttl = tonumber(ARGV[7]), tonumber(ARGV[8])
 local WAITING_RANK, ACTIVE_RANK, ENDED_RANK = 1, 2, 3
+
+-- What nobody asks for any more must not fill Redis.
+local TIMELINE_BYTES, PROGRESS_MAX, COUNTERS_MAX = 4000, 10000, 50000
+
+local now = redis.call('TIME')
+now = tonumber(now[1]) + tonumber(now[2]) / 1e6
 
 -- The epoch. A server that was restored from an older snapshot, or a promoted replica, would give
 -- offsets out a second time and viewers would pass over events silently: its run id is another.
@@ -47,10 +63,11 @@ end
 local WORKER_HEAD = '{"type":"worker_status","batch":'
 local worker_record = redis.call('HGET', WORKERS, worker_id)
 local last_batch = worker_record and tonumber(string.match(worker_record, '^' .. WORKER_HEAD .. '(%d+)'))
-if last_batch and batch <= last_batch then
+local numbered = batch > 0
+if numbered and last_batch and batch <= last_batch then
   return {epoch, offset, 'duplicate'}
 end
-if not worker_record and string.sub(ARGV[9] or '', 1, 7) ~= 'worker\t' then
+if numbered and not worker_record and string.sub(ARGV[9] or '', 1, 7) ~= 'worker\t' then
   return {epoch, offset, 'refused'}
 end
 local verdict = worker_record and redis.call('ZSCORE', LEASES, worker_id) and 'applied' or 'unknown'
@@ -77,10 +94,11 @@ local function split_line(line)
   local part = {}
   for value in string.gmatch(line .. '\t', '(.-)\t') do part[#part + 1] = value end
   local run = {id = part[1], rank = tonumber(part[2]), status = part[3], worker = part[4], offset = part[5]}
-  if tonumber(part[6]) then
-    run.from, run.to = tonumber(part[6]), tonumber(part[7])
+  run.message = part[6]
+  if tonumber(part[7]) then
+    run.from, run.to = tonumber(part[7]), tonumber(part[8])
   else
-    run.rest, run.extra = part[6], part[7]
+    run.rest, run.extra = part[7], part[8]
   end
   return run
 end
@@ -88,6 +106,8 @@ end
 local function hash_of(rank)
   return rank == ACTIVE_RANK and ACTIVE or WAITING
 end
+
+local any_progress = redis.call('HLEN', PROGRESS) > 0
 
 local function load(id)
   local task = tasks[id]
@@ -101,6 +121,8 @@ local function load(id)
     task.finished = redis.call('HGET', FINISHED_TASKS, id) or nil
     task.was_finished = task.finished ~= nil
   end
+  if lines or task.finished then task.timeline = redis.call('HGET', TIMELINES, id) or nil end
+  if any_progress then task.progress = redis.call('HGET', PROGRESS, id) or nil end
   tasks[id] = task
   touched[#touched + 1] = id
   return task
@@ -118,29 +140,43 @@ local function previous_of(task)
   return '{"status":"' .. status .. '","worker":' .. worker .. '}'
 end
 
+-- The text of a progress object, as JSON; it is its first member where there is one.
+local function text_of(progress)
+  if string.sub(progress, 1, 12) ~= '{"message":"' then return nil end
+  local at = 13
+  while true do
+    at = string.find(progress, '["\\]', at)
+    if string.sub(progress, at, at) == '"' then return string.sub(progress, 12, at) end
+    at = at + 2
+  end
+end
+
 -- Makes the event of a run and the record; previous is what viewers saw before it.
 local function show(task, run, previous)
   offset = offset + 1
+  local message, progress = run.message, ''
+  if task.progress and run.rank == ACTIVE_RANK then
+    message, progress = text_of(task.progress) or message, '"progress":' .. task.progress .. ','
+  end
   local head = '{"type":"task_status","status":"' .. run.status .. '","worker":' .. run.worker ..
-    ',"offset":' .. offset .. ',"previous":' .. previous .. ','
+    ',"offset":' .. offset .. ',"previous":' .. previous .. ',"message":' .. message .. ',' .. progress
   local event = head .. run.rest .. '}'
+  -- Progress may take the room that long arguments had.
+  if progress ~= '' and #event + #run.extra > 1024 then run.extra = '{}' end
   run.offset, run.from, run.to = offset, #head + 1, #event - 1
   emit(event, run.extra)
   return merge(event, run.extra)
 end
 
--- A run that goes behind another keeps what is needed to show it again; it is let go where its record
--- was deleted by somebody else.
-local function step_behind(id, task, run)
-  if run.rest then return end
+-- Takes what was made of a run back out of its record; false where somebody else has deleted that.
+local function take_apart(id, task, run)
+  if run.rest then return true end
   local record = task.record or redis.call('HGET', task.was, id)
-  if not record then
-    table.remove(task.runs)
-    return
-  end
+  if not record then return false end
   run.rest = string.sub(record, run.from, run.to)
   -- Behind REST comes , and the extra's members, or } alone.
   run.extra = #record > run.to + 1 and '{' .. string.sub(record, run.to + 2) or '{}'
+  return true
 end
 
 local function find(task, run_id_wanted)
@@ -149,9 +185,19 @@ local function find(task, run_id_wanted)
   end
 end
 
+-- Failures by the minute, for the last hour; an older minute goes when a new one comes.
+local function count_failure(time)
+  local minute = math.floor(tonumber(time) / 60)
+  if redis.call('HINCRBY', COUNTERS, '["failed",' .. minute .. ']', 1) > 1 then return end
+  local old = {}
+  for past = 61, 180 do old[#old + 1] = '["failed",' .. (minute - past) .. ']' end
+  redis.call('HDEL', COUNTERS, unpack(old))
+end
+
 local function close(task, place, step, previous)
   local was_shown = place == nil or place == #task.runs
   if place then table.remove(task.runs, place) end
+  task.progress, task.progress_over = nil, any_progress
   local next_shown = task.runs[#task.runs]
   if not was_shown then return end
   if next_shown then
@@ -161,19 +207,20 @@ local function close(task, place, step, previous)
     task.record, task.finished = nil, show(task, step, previous)
     task.ended_at = step.time
     -- Given back to the broker: the run is over, the task is not.
-    if step.status == 'pending' then task.finished = nil end
+    if step.status == 'pending' then task.finished, task.timeline = nil, nil end
   end
 end
 
 local function advance(id, task, place, run, step, previous)
   if not run then
     local shown = task.runs[#task.runs]
-    if shown then step_behind(id, task, shown) end
+    -- The one that goes behind the new one keeps what is needed to show it again.
+    if shown and not take_apart(id, task, shown) then table.remove(task.runs) end
     task.runs[#task.runs + 1] = step
     run, place = step, #task.runs
   else
     run.rank, run.status, run.worker = step.rank, step.status, step.worker
-    run.rest, run.extra = step.rest, step.extra
+    run.message, run.rest, run.extra = step.message, step.rest, step.extra
   end
   if place == #task.runs then
     task.record, task.finished = show(task, run, previous), nil
@@ -181,14 +228,29 @@ local function advance(id, task, place, run, step, previous)
   end
 end
 
-local function apply_task(id, step, only_if_open)
+local function lease_has_ended(worker)
+  local ends = redis.call('ZSCORE', LEASES, worker)
+  return not ends or tonumber(ends) <= now
+end
+
+local function note(task, step)
+  local entry = '{"status":"' .. step.status .. '","at":' .. step.time .. ',"worker":' .. step.worker .. '}'
+  local before = task.timeline and string.sub(task.timeline, 2, -2) or ''
+  while #before > TIMELINE_BYTES do before = string.match(before, '^{.-},({.*)$') or '' end
+  task.timeline = '[' .. before .. (before == '' and '' or ',') .. entry .. ']'
+end
+
+local function apply_task(kind, id, step)
   local task = load(id)
   local place, run = find(task, step.id)
-  if only_if_open and not run then return end
+  if kind ~= 'task' and not run then return end
+  if kind == 'lost' and not lease_has_ended(string.match(step.id, '^(.*)/%d+$')) then return end
   if run and (step.rank < run.rank or (step.rank == run.rank and step.status == run.status)) then return end
   -- A run that nobody knows and that is over while others are open has nothing to show.
   if not run and step.rank == ENDED_RANK and #task.runs > 0 then return end
   local previous = previous_of(task)
+  note(task, step)
+  if step.status == 'failed' then count_failure(step.time) end
   if step.rank == ENDED_RANK then
     close(task, place, step, previous)
   else
@@ -196,29 +258,73 @@ local function apply_task(id, step, only_if_open)
   end
 end
 
-local function apply_worker(rest)
-  offset = offset + 1
-  emit('{"type":"worker_status","offset":' .. offset .. ',' .. rest .. '}', '{}')
-  worker_record = WORKER_HEAD .. batch .. ',"offset":' .. offset .. ',' .. rest .. '}'
+-- Progress is reported by the process that runs the task, and often before the worker has told that it runs.
+local function apply_progress(progress, id)
+  local task = load(id)
+  local shown = task.runs[#task.runs]
+  if shown and string.match(shown.id, '^(.*)/%d+$') ~= worker_id then return end
+  if not shown and (task.finished or redis.call('HLEN', PROGRESS) >= PROGRESS_MAX) then return end
+  redis.call('HSET', PROGRESS, id, progress)
+  any_progress, task.progress = true, progress
+  if shown and shown.rank == ACTIVE_RANK and take_apart(id, task, shown) then
+    task.record = show(task, shown, previous_of(task))
+    shown.rest, shown.extra = nil, nil
+  end
 end
 
--- Only the id may hold a TAB, so it comes last.
-local STEP = '^(%a+)\t([^\t]*)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$'
+local function worker_event(rest)
+  offset = offset + 1
+  emit('{"type":"worker_status","offset":' .. offset .. ',' .. rest .. '}', '{}')
+  return ',"offset":' .. offset .. ',' .. rest .. '}'
+end
+
+local function apply_gone(id, rest)
+  local record = redis.call('HGET', WORKERS, id)
+  if not record or not lease_has_ended(id) then return end
+  local its_batch = string.match(record, '^' .. WORKER_HEAD .. '(%d+)') or '0'
+  redis.call('HSET', WORKERS, id, WORKER_HEAD .. its_batch .. worker_event(rest))
+  redis.call('ZREM', LEASES, id)
+end
+
+local function apply_count(number, other, field)
+  if redis.call('HEXISTS', COUNTERS, field) == 0 and redis.call('HLEN', COUNTERS) >= COUNTERS_MAX then
+    field = other
+  end
+  redis.call(string.find(number, '%.') and 'HINCRBYFLOAT' or 'HINCRBY', COUNTERS, field, number)
+end
+
+-- Only what stands last may hold a TAB.
+local STEP = '^([^\t]*)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$'
+local function apply_step(kind, parts)
+  local run, rank, status, worker, time, message, rest, extra, id = string.match(parts, STEP)
+  apply_task(kind, id, {id = run, rank = tonumber(rank), status = status, worker = worker, time = time,
+    message = message, rest = rest, extra = extra})
+end
+
 for at = 9, #ARGV do
-  local kind, run, rank, status, worker, time, rest, extra, id = string.match(ARGV[at], STEP)
-  if kind then
-    local step = {id = run, rank = tonumber(rank), status = status, worker = worker, time = time}
-    step.rest, step.extra = rest, extra
-    apply_task(id, step, kind == 'end')
+  local kind, parts = string.match(ARGV[at], '^(%a+)\t(.*)$')
+  if kind == 'count' then
+    apply_count(string.match(parts, '^([^\t]*)\t([^\t]*)\t(.*)$'))
+  elseif kind == 'progress' then
+    apply_progress(string.match(parts, '^([^\t]*)\t(.*)$'))
+  elseif kind == 'worker' then
+    worker_record = WORKER_HEAD .. batch .. worker_event(parts)
+  elseif kind == 'gone' then
+    apply_gone(string.match(parts, '^([^\t]*)\t(.*)$'))
+  elseif kind == 'forget' then
+    if lease_has_ended(parts) then redis.call('HDEL', WORKERS, parts) end
+  elseif kind == 'depth' then
+    local depth, queue = string.match(parts, '^([^\t]*)\t(.*)$')
+    redis.call('HSET', DEPTHS, queue, depth)
   else
-    apply_worker(string.match(ARGV[at], '^worker\t(.*)$'))
+    apply_step(kind, parts)
   end
 end
 
 -- Only the last state of each task is written, whatever happened to it within the batch.
 local function line_of(run)
   local tail = run.rest and (run.rest .. '\t' .. run.extra) or (run.from .. '\t' .. run.to)
-  return run.id .. '\t' .. run.rank .. '\t' .. run.status .. '\t' .. run.worker .. '\t' .. run.offset .. '\t' .. tail
+  return table.concat({run.id, run.rank, run.status, run.worker, run.offset, run.message, tail}, '\t')
 end
 
 local function store(id, task)
@@ -241,29 +347,33 @@ local function store(id, task)
     redis.call('HDEL', FINISHED_TASKS, id)
     redis.call('ZREM', FINISHED, id)
   end
+  if task.progress_over then redis.call('HDEL', PROGRESS, id) end
+  if task.timeline then
+    redis.call('HSET', TIMELINES, id, task.timeline)
+  elseif #task.runs == 0 then
+    redis.call('HDEL', TIMELINES, id)
+  end
 end
 
 for _, id in ipairs(touched) do store(id, tasks[id]) end
-
-local now = redis.call('TIME')
-now = tonumber(now[1]) + tonumber(now[2]) / 1e6
 
 local function forget(ids)
   if #ids == 0 then return end
   redis.call('ZREM', FINISHED, unpack(ids))
   redis.call('HDEL', FINISHED_TASKS, unpack(ids))
+  redis.call('HDEL', TIMELINES, unpack(ids))
 end
 -- Bounded, so that a lowered limit cannot block Redis: the rest goes with the next batches.
 local surplus = math.min(redis.call('ZCARD', FINISHED) - history_max, 1000)
 if surplus > 0 then forget(redis.call('ZRANGE', FINISHED, 0, surplus - 1)) end
 forget(redis.call('ZRANGEBYSCORE', FINISHED, '-inf', now - history_ttl, 'LIMIT', 0, 1000))
 
-if lease > 0 then
+if numbered and lease > 0 then
   redis.call('ZADD', LEASES, string.format('%.6f', now + lease), worker_id)
-else
+elseif numbered then
   redis.call('ZREM', LEASES, worker_id)
 end
-if worker_record then
+if numbered and worker_record then
   local rest = string.match(worker_record, '^' .. WORKER_HEAD .. '%d+(.*)$')
   redis.call('HSET', WORKERS, worker_id, WORKER_HEAD .. batch .. rest)
 end

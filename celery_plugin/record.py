@@ -1,6 +1,7 @@
 """What is told of a run: its JSON, in words and within the size that the contract allows.
 
-    rest     FACTS,MOVING     the members of the event behind the head that the script writes
+    message  "…"              in words, or what the task itself reports
+    rest     FACTS,MOVING     the other members of the event behind the head that the script writes
     extra    {"args":"…","kwargs":"…"}
 
 The facts and the extra stay the same while the run goes on and are made once: a task is told three times.
@@ -11,17 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from json.encoder import encode_basestring
+from typing import NamedTuple
 
 from celery_plugin.contract import JSON, RECORD_MAX_BYTES, encode
 from celery_plugin.runs import Run
 
 # The head that the script writes, without the names of the two workers in it:
-# {"type":"task_status","status":"…","worker":…,"offset":…,"previous":{"status":"…","worker":…},
-_HEAD_BYTES = 125
+# {"type":"task_status","status":"…","worker":…,"offset":…,"previous":{"status":"…","worker":…},"message":,
+_HEAD_BYTES = 136
 # A worker's name as JSON; it stands in the head twice, once for a worker that is not this one.
 WORKER_MAX_BYTES = 80
 # What the moving part takes while nothing has gone wrong.
-_MOVING_BYTES = 230
+_MOVING_BYTES = 220
 _NAME_MAX = 200
 _EXCEPTION_MAX = 160
 # What is cut where all that does not fit, to so many characters, until it does.
@@ -33,28 +35,37 @@ _NO_EXTRA = '{"args":"","kwargs":""}'
 encode_text: Callable[[str], str] = encode_basestring
 
 
-def rest_and_extra(run: Run, worker_json: str) -> tuple[str, str]:
-    """Make both parts; with the script's head they take at most 1 KB together."""
+class Told(NamedTuple):
+    """What the script puts behind its head: the message, the other members of the event, the extra; JSON."""
+
+    message: str
+    rest: str
+    extra: str
+
+
+def tell(run: Run, worker_json: str) -> Told:
+    """Make the parts; with the script's head they take at most 1 KB together."""
     limit = _limit(worker_json)
     if not run.facts:
         run.facts = encode(_facts(run))[1:-1]
         run.extra = _extra(run.args, run.kwargs, limit - _size(run.facts) - _MOVING_BYTES)
-    rest = f"{run.facts},{_moving(run)}"
-    if _size(rest) + _size(run.extra) <= limit:
-        return rest, run.extra
-    return squeezed(json.loads(f"{{{rest}}}"), run.args, run.kwargs, worker_json)
+    text = message(run)
+    told = Told(encode_text(text), f"{run.facts},{_moving(run)}", run.extra)
+    if sum(map(_size, told)) <= limit:
+        return told
+    return squeeze({"message": text} | json.loads(f"{{{told.rest}}}"), run.args, run.kwargs, worker_json)
 
 
-def squeezed(members: JSON, args: str, kwargs: str, worker_json: str) -> tuple[str, str]:
-    """Make both parts of members that take much room; names and exception are cut if nothing else helps."""
+def squeeze(members: JSON, args: str, kwargs: str, worker_json: str) -> Told:
+    """Make the parts of members that take much room; names and exception are cut if nothing else helps."""
     limit = _limit(worker_json)
-    rest = ""
+    text = rest = ""
     for length in _SHORTER:
         short = {name: cut(value, length) if name in _TEXTS else value for name, value in members.items()}
-        rest = encode(short)[1:-1]
-        if _size(rest) + len(_NO_EXTRA) <= limit:
+        text, rest = encode_text(short.pop("message")), encode(short)[1:-1]
+        if _size(text) + _size(rest) + len(_NO_EXTRA) <= limit:
             break
-    return rest, _extra(args, kwargs, limit - _size(rest))
+    return Told(text, rest, _extra(args, kwargs, limit - _size(text) - _size(rest)))
 
 
 def _limit(worker_json: str) -> int:
@@ -80,7 +91,7 @@ def _facts(run: Run) -> JSON:
 
 
 def _moving(run: Run) -> str:
-    parts = [f'"message":{encode_text(message(run))}']
+    parts = []
     if run.started_at is not None:
         parts.append(f'"started_at":{run.started_at:.6f}')
     if run.finished_at is not None:

@@ -16,32 +16,49 @@ from celery_plugin.settings import Settings
 
 @dataclass(slots=True)
 class Operation:
-    """One step of one run, or the worker's record (``worker``).
+    """One step of one run.
 
-    ``task`` counts always, ``end`` only if the run is open. ``rest`` and ``extra`` are JSON: the members of
-    the event behind the head that the script writes, and the extra object.
+    ``task`` counts always, ``end`` only if the run is open, ``lost`` only if also its worker's lease has
+    ended. ``worker``, ``message``, ``rest`` and ``extra`` are JSON: the last three as `record.Told` has them.
     """
 
     kind: str
-    task_id: str = ""
-    run: str = ""
-    rank: int = 0
-    status: str = ""
-    worker: str = "null"
-    rest: str = ""
-    extra: str = "{}"
-    at: float = 0.0
+    task_id: str
+    run: str
+    rank: int
+    status: str
+    worker: str
+    message: str
+    rest: str
+    extra: str
+    at: float
+
+    @property
+    def key(self) -> str:
+        """Of the steps of one run only the newest matters while Redis is away."""
+        return self.run
 
     def argument(self) -> bytes:
         """As the script reads it; what UTF-8 cannot hold becomes ``?``."""
-        if self.kind == "worker":
-            line = f"worker\t{self.rest}"
-        else:
-            line = (
-                f"{self.kind}\t{self.run}\t{self.rank}\t{self.status}\t{self.worker}\t{self.at!r}"
-                f"\t{self.rest}\t{self.extra}\t{self.task_id}"
-            )
+        line = (
+            f"{self.kind}\t{self.run}\t{self.rank}\t{self.status}\t{self.worker}\t{self.at!r}"
+            f"\t{self.message}\t{self.rest}\t{self.extra}\t{self.task_id}"
+        )
         return line.encode("utf-8", "replace")
+
+
+class Other(NamedTuple):
+    """An operation that is no step of a run: its kind and what the script reads behind it.
+
+    Of those with the same key only the newest matters while Redis is away.
+    """
+
+    key: str
+    parts: tuple[str, ...]
+
+    def argument(self) -> bytes:
+        """As the script reads it."""
+        return "\t".join(self.parts).encode("utf-8", "replace")
 
 
 class Answer(NamedTuple):
@@ -69,6 +86,10 @@ class Script:
             keys.workers,
             keys.leases,
             keys.events,
+            keys.progress,
+            keys.timelines,
+            keys.counters,
+            keys.depths,
         )
 
     def call(

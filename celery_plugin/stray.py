@@ -14,7 +14,7 @@ from typing import Any
 from redis import Redis
 
 from celery_plugin.contract import EXTRA_FIELDS, JSON, RANKS, Keys
-from celery_plugin.record import encode_text, sentence, squeezed
+from celery_plugin.record import encode_text, sentence, squeeze
 from celery_plugin.script import Operation
 from celery_plugin.worker import WorkerRecord
 
@@ -48,5 +48,5 @@ def _end(task_id: str, run: str, record: JSON, hostname: str) -> Operation:
     members |= {"run": run, "reason": "end_not_seen", "message": sentence("end_not_seen")}
     members |= {"finished_at": round(now, 6), "updated_at": round(now, 6), "timestamp": round(now, 6)}
     worker = encode_text(hostname)
-    rest, extra = squeezed(members, record.get("args", ""), record.get("kwargs", ""), worker)
-    return Operation("end", task_id, run, RANKS["lost"], "lost", worker, rest, extra, now)
+    told = squeeze(members, record.get("args", ""), record.get("kwargs", ""), worker)
+    return Operation("end", task_id, run, RANKS["lost"], "lost", worker, *told, at=now)

@@ -24,9 +24,9 @@ from redis.exceptions import RedisError
 from celery_plugin import native
 from celery_plugin.contract import encode
 from celery_plugin.events import Tracker, end
-from celery_plugin.record import encode_text, rest_and_extra
+from celery_plugin.record import encode_text, tell
 from celery_plugin.runs import Run, RunTable
-from celery_plugin.script import Answer, Operation, Script
+from celery_plugin.script import Answer, Operation, Other, Script
 from celery_plugin.settings import Settings
 from celery_plugin.stray import stray_ends
 from celery_plugin.worker import WorkerRecord
@@ -50,6 +50,10 @@ BUFFER_MAX = 50_000
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 5.0
 LAST_WORDS_SECONDS = 2.0
+
+# Observations that go to Redis as they are: ``{"of": task id or queue, "json": …}``.
+PROGRESS = "progress"
+DEPTH = "depth"
 
 Observation = tuple[float, str, dict[str, Any]]
 
@@ -83,7 +87,7 @@ class Writer:
         self._stopping = False
         self._stopped = native.Signal()
 
-        self._outbox: deque[Operation] = deque()
+        self._outbox: deque[Operation | Other] = deque()
         self._to_announce: deque[Run] = deque()
         self._look_for_strays = False
         self._batch: Batch | None = None
@@ -173,6 +177,9 @@ class Writer:
 
     def _apply(self, at: float, event: str, fields: dict[str, Any]) -> None:
         try:
+            if event in (PROGRESS, DEPTH):
+                self._outbox.append(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
+                return
             run = self._tracker.apply(at, event, fields)
             if run is not None:
                 self._outbox.append(self._operation(run))
@@ -183,10 +190,10 @@ class Writer:
 
     def _compact(self) -> None:
         """Keep the newest state of each run, and of those the newest that fit; what is open is told again."""
-        newest: dict[str, Operation] = {}
+        newest: dict[str, Operation | Other] = {}
         for operation in self._outbox:
-            newest.pop(operation.run, None)
-            newest[operation.run] = operation
+            newest.pop(operation.key, None)
+            newest[operation.key] = operation
         kept = list(newest.values())
         surplus = max(0, len(kept) - OUTBOX_MAX // 2)
         self._worker.gave_up += surplus
@@ -196,10 +203,9 @@ class Writer:
             self._announce()
 
     def _operation(self, run: Run) -> Operation:
-        rest, extra = rest_and_extra(run, self._worker_json)
-        return Operation(
-            "task", run.task_id, run.id, run.rank, run.status, self._worker_json, rest, extra, run.updated_at
-        )
+        worker = self._worker_json
+        told = tell(run, worker)
+        return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *told, at=run.updated_at)
 
     # -- to Redis ----------------------------------------------------------------------------------
 
@@ -249,7 +255,7 @@ class Writer:
         self._number += 1
         return Batch(self._number, record, announces)
 
-    def _take(self) -> Iterator[Operation]:
+    def _take(self) -> Iterator[Operation | Other]:
         while self._outbox:
             yield self._outbox.popleft()
         while self._to_announce:
@@ -314,7 +320,7 @@ class Writer:
             return []
         self._told = members
         rest = encode({**members, "timestamp": round(time.time(), 6)})[1:-1]
-        return [Operation("worker", rest=rest).argument()]
+        return [Other("worker", ("worker", rest)).argument()]
 
     def _end_strays(self) -> None:
         """End what Redis still shows as this worker's, but which it no longer has."""

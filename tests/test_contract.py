@@ -28,9 +28,9 @@ from celery_plugin.contract import (
     split_record,
 )
 from celery_plugin.events import RECEIVED, Tracker
-from celery_plugin.record import encode_text, rest_and_extra
+from celery_plugin.record import encode_text, tell
 from celery_plugin.runs import RunTable
-from celery_plugin.script import Operation
+from celery_plugin.script import Operation, Other
 from celery_plugin.settings import Settings
 from celery_plugin.worker import WorkerRecord
 from deploy.demo.redis_server import RedisServer
@@ -255,10 +255,8 @@ class Story:
         run = self._tracker.apply(at, event, fields)
         assert run is not None
         worker = encode_text(HOSTNAME)
-        rest, extra = rest_and_extra(run, worker)
-        return Operation(
-            "task", run.task_id, run.id, run.rank, run.status, worker, rest, extra, run.updated_at
-        )
+        told = tell(run, worker)
+        return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *told, at=run.updated_at)
 
 
 def _received(task_id: str, eta: float | None) -> dict[str, Any]:
@@ -278,12 +276,12 @@ def _received(task_id: str, eta: float | None) -> dict[str, Any]:
     }
 
 
-def _worker_operation() -> Operation:
+def _worker_operation() -> Other:
     with unstarted_worker(HOSTNAME) as worker:
         members = WorkerRecord(worker, WORKER_ID).members()
     # What differs from machine to machine.
     members |= {"pid": 4242, "celery_version": "5.7.0", "started_at": AT, "timestamp": AT}
-    return Operation("worker", run=WORKER_ID, rest=encode(members)[1:-1])
+    return Other("worker", ("worker", encode(members)[1:-1]))
 
 
 @pytest.fixture

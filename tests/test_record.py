@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from celery_plugin.contract import RANKS, RECORD_MAX_BYTES
-from celery_plugin.record import cut, encode_text, message, rest_and_extra
+from celery_plugin.record import cut, encode_text, message, tell
 from celery_plugin.runs import Run
 from celery_plugin.script import Operation
 from celery_plugin.worker import new_worker_id, shown_name
@@ -134,8 +134,7 @@ def test_a_record_takes_at_most_1_kb(client: Redis, run: Run, hostname: str, oth
 def _operation(run: Run, hostname: str) -> Operation:
     run = replace(run, id=f"{new_worker_id(hostname)}/{10**6}")
     worker = encode_text(shown_name(hostname))
-    rest, extra = rest_and_extra(run, worker)
-    return Operation("task", run.task_id, run.id, run.rank, run.status, worker, rest, extra, 4e9)
+    return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *tell(run, worker), at=4e9)
 
 
 def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
@@ -149,13 +148,13 @@ def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
 
 def test_what_is_short_is_told_whole() -> None:
     """An ordinary record loses nothing."""
-    rest, extra = rest_and_extra(replace(RUN, status="active", started_at=1_700_000_001.5), '"celery@one"')
+    text, rest, extra = tell(replace(RUN, status="active", started_at=1_700_000_001.5), '"celery@one"')
+    assert '"Running"' == text
     assert json.loads(extra) == {"args": "('a', 1)", "kwargs": "{'n': 2}"}
     assert json.loads(f"{{{rest}}}") == {
         "task_id": RUN.task_id,
         "task_name": "app.tasks.generate",
         "position": None,
-        "message": "Running",
         "queue": "celery",
         "attempt": 1,
         "max_retries": 3,
@@ -169,17 +168,17 @@ def test_what_is_short_is_told_whole() -> None:
 
 def test_a_queue_that_is_not_known_is_left_out() -> None:
     """What nobody said is no empty text."""
-    assert "queue" not in json.loads("{" + rest_and_extra(replace(RUN, queue=None), '"w"')[0] + "}")
+    assert "queue" not in json.loads("{" + tell(replace(RUN, queue=None), '"w"').rest + "}")
 
 
 def test_long_arguments_share_the_room() -> None:
     """Both are cut with an ellipsis, and one that is short leaves its room to the other."""
     long = replace(RUN, args="a" * HUGE, kwargs="k" * HUGE)
-    extra = json.loads(rest_and_extra(long, '"w"')[1])
+    extra = json.loads(tell(long, '"w"').extra)
     assert len(extra["args"]) == pytest.approx(len(extra["kwargs"]), abs=10)
     assert extra["args"].endswith("a…")
     assert extra["kwargs"].endswith("k…")
-    alone = json.loads(rest_and_extra(replace(RUN, args="a" * HUGE, kwargs="{}"), '"w"')[1])
+    alone = json.loads(tell(replace(RUN, args="a" * HUGE, kwargs="{}"), '"w"').extra)
     assert "{}" == alone["kwargs"]
     assert len(alone["args"]) > 1.9 * len(extra["args"])
 
@@ -187,11 +186,11 @@ def test_long_arguments_share_the_room() -> None:
 def test_the_same_run_is_told_with_the_same_facts_until_its_end() -> None:
     """What is made once for a run fits also when it has failed with a long exception."""
     run = replace(RUN, args="a" * HUGE, kwargs="k" * HUGE)
-    first = json.loads(rest_and_extra(run, '"w"')[1])
+    first = json.loads(tell(run, '"w"').extra)
     run.status, run.started_at = "active", 1_700_000_001.0
-    assert first == json.loads(rest_and_extra(run, '"w"')[1])
+    assert first == json.loads(tell(run, '"w"').extra)
     run.status, run.finished_at, run.exception = "failed", 1_700_000_002.0, "ValueError('" + "x" * 500 + "')"
-    rest, extra = rest_and_extra(run, '"w"')
+    _, rest, extra = tell(run, '"w"')
     assert first["args"].startswith(json.loads(extra)["args"][:-1])
     assert "ValueError('xxx" == json.loads("{" + rest + "}")["exception"][:15]
 

@@ -13,7 +13,7 @@ from redis import Redis
 
 from celery_plugin.contract import JSON, RANKS, Keys, encode
 from celery_plugin.record import encode_text
-from celery_plugin.script import Answer, Operation, Script
+from celery_plugin.script import Answer, Operation, Other, Script
 from celery_plugin.settings import Settings
 
 WORKER = "celery@one"
@@ -28,6 +28,7 @@ def step(
     worker: str = WORKER,
     at: float | None = None,
     extra: JSON | None = None,
+    message: str = "Waiting or running",
     **members: Any,
 ) -> Operation:
     """Make a step of a run; the members stand in its event behind the head."""
@@ -40,16 +41,17 @@ def step(
         RANKS[status],
         status,
         encode_text(worker),
+        encode_text(message),
         rest,
         extra_json,
         at=time.time() if at is None else at,
     )
 
 
-def worker_step(worker_id: str, **members: Any) -> Operation:
+def worker_step(worker_id: str, **members: Any) -> Other:
     """Make the step that writes the worker's record."""
     rest = encode({"worker_id": worker_id, "status": "online", **members})[1:-1]
-    return Operation("worker", run=worker_id, rest=rest)
+    return Other("worker", ("worker", rest))
 
 
 @dataclass
@@ -67,7 +69,11 @@ class Sender:
         return self.send(worker_step(self.worker_id))
 
     def send(
-        self, *operations: Operation, number: int | None = None, lease: float = 15.0, epoch: str | None = None
+        self,
+        *operations: Operation | Other,
+        number: int | None = None,
+        lease: float = 15.0,
+        epoch: str | None = None,
     ) -> Answer:
         """Send a batch under the next number, or under a given one."""
         if number is None:
