@@ -1,15 +1,21 @@
 """Celery's events → steps of runs.
 
-Only what was received carries the facts of a task; what comes after it carries the id alone.
+Only what was received carries the facts of a task; what comes after it carries the id alone. A task that is
+revoked on receipt or not registered was never received: its event has no name, and a signal that follows has.
 """
 
 from __future__ import annotations
 
 import re
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from celery_plugin.contract import RECORD_MAX_BYTES
+from celery_plugin.capture import Capture
+from celery_plugin.contract import RANK_ACTIVE, RANK_WAITING, RECORD_MAX_BYTES
 from celery_plugin.record import cut
 from celery_plugin.runs import Run, RunTable
 
@@ -17,54 +23,85 @@ Fields = Mapping[str, Any]
 
 # Our own: Celery's task-received lacks queue, priority and group, and a task may send no events at all.
 RECEIVED = "received"
+# The facts of a task that ended without having been received.
+NAMED = "named"
+# A task raised Ignore, or replaced itself.
+IGNORED = "ignored"
+# A task raised Reject; the event says the same of a message that the worker rejects for a failure.
+REJECTS = "rejects"
+
+# How many ids are remembered for events that come late, twice or in two parts.
+_REMEMBERED = 1000
 
 
-def received_fields(request: Any, queue: str | None) -> dict[str, Any]:
-    """Copy what is told of a request; the request itself holds the whole message and is let go."""
-    headers = request.request_dict
+def received_fields(headers: Fields, queue: str | None, max_retries: int | None) -> dict[str, Any]:
+    """Copy what is told of a message; the request itself holds the whole of it and is let go."""
     return {
-        "uuid": request.id,
-        "name": request.name,
+        "uuid": headers["id"],
+        "name": headers.get("shadow") or headers["task"],
         # The producer's own words: usually cut, but nothing makes it cut them.
-        "args": cut(request.argsrepr or "", RECORD_MAX_BYTES),
-        "kwargs": cut(request.kwargsrepr or "", RECORD_MAX_BYTES),
+        "args": cut(headers.get("argsrepr") or "", RECORD_MAX_BYTES),
+        "kwargs": cut(headers.get("kwargsrepr") or "", RECORD_MAX_BYTES),
         "queue": queue,
         "retries": headers.get("retries") or 0,
-        "max_retries": getattr(request.task, "max_retries", None),
-        "priority": request.delivery_info.get("priority"),
-        "root_id": request.root_id,
-        "parent_id": request.parent_id,
+        "max_retries": max_retries,
+        "priority": (headers.get("delivery_info") or {}).get("priority"),
+        "root_id": headers.get("root_id"),
+        "parent_id": headers.get("parent_id"),
         "group_id": headers.get("group"),
-        "eta": request.eta.timestamp() if request.eta else None,
+        "eta": _timestamp(headers.get("eta")),
     }
+
+
+def _timestamp(eta: str | None) -> float | None:
+    if not eta:
+        return None
+    try:
+        return datetime.fromisoformat(eta.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 class Tracker:
     """Applies the events of one worker to its run table. Belongs to the writer's thread."""
 
-    def __init__(self, worker_id: str, table: RunTable) -> None:
+    def __init__(self, worker_id: str, table: RunTable, capture: Capture) -> None:
         self._worker_id = worker_id
+        self._capture = capture
         self._table = table
         self._received = 0
+        # Task id → its run that ended last: a second word about the same end is an echo, and what was
+        # thought to be back in the queue may start all the same.
+        self._ended: OrderedDict[str, Run] = OrderedDict()
+        # Task id → status and fields of an end whose task was never received, until its name comes.
+        self._nameless: OrderedDict[str, tuple[str, Fields]] = OrderedDict()
+        # Ids of tasks that raised Reject, until the event follows.
+        self._rejects: set[str] = set()
 
     def apply(self, at: float, event: str, fields: Fields) -> Run | None:
         """Apply an event seen at a time; return the run that it changed, if it changed one."""
         if event == RECEIVED:
             return self._open(at, fields)
+        if event == NAMED:
+            return self._name(at, fields)
         if event == "task-started":
-            return self._start(at, fields)
-        ending = _ENDINGS.get(event)
-        return self._end(at, ending, fields) if ending else None
+            return self._start(at, fields["uuid"])
+        if event == REJECTS:
+            self._rejects.add(fields["uuid"])
+            return None
+        status = self._end_status(event, fields)
+        return self._end(at, status, fields) if status else None
+
+    # -- begin -------------------------------------------------------------------------------------
 
     def _open(self, at: float, fields: Fields) -> Run:
-        self._received += 1
         eta = fields["eta"]
         run = Run(
-            id=f"{self._worker_id}/{self._received}",
+            id=self._next_id(),
             task_id=fields["uuid"],
             task_name=fields["name"],
-            args=fields["args"],
-            kwargs=fields["kwargs"],
+            args=self._capture.text("args", fields["args"]),
+            kwargs=self._capture.text("kwargs", fields["kwargs"]),
             queue=fields["queue"],
             attempt=fields["retries"] + 1,
             max_retries=fields["max_retries"],
@@ -76,32 +113,142 @@ class Tracker:
             eta=eta,
             status="scheduled" if eta is not None and eta > at else "reserved",
             updated_at=at,
+            request=fields.get("request"),
         )
         self._table.open(run)
         return run
 
-    def _start(self, at: float, fields: Fields) -> Run | None:
-        run = self._table.waiting(fields["uuid"])
+    def _next_id(self) -> str:
+        self._received += 1
+        return f"{self._worker_id}/{self._received}"
+
+    def _start(self, at: float, task_id: str) -> Run | None:
+        run = self._table.oldest(task_id, RANK_WAITING) or self._reopen(task_id)
         if run is not None:
             run.status, run.started_at, run.updated_at = "active", at, at
         return run
 
-    def _end(self, at: float, status: str, fields: Fields) -> Run | None:
-        run = self._table.close(fields["uuid"])
-        if run is None:
+    def _reopen(self, task_id: str) -> Run | None:
+        """Take back that a run was given to the queue: its worker starts it all the same."""
+        ended = self._ended.get(task_id)
+        if ended is None or ended.status != "pending":
             return None
-        run.exception = fields.get("exception")
+        run = replace(ended, id=self._next_id(), finished_at=None, reason=None, facts="")
+        self._table.open(run)
+        return run
+
+    # -- end ---------------------------------------------------------------------------------------
+
+    def _end_status(self, event: str, fields: Fields) -> str | None:
+        if event == IGNORED:
+            return "pending" if fields["replaced"] else "completed"
+        if event == "task-rejected":
+            return self._rejected_status(fields)
+        if event == "task-failed" and str(fields.get("exception")).startswith("Reject("):
+            return "rejected"
+        return _ENDINGS.get(event)
+
+    def _rejected_status(self, fields: Fields) -> str | None:
+        by_task = fields["uuid"] in self._rejects
+        self._rejects.discard(fields["uuid"])
+        if fields.get("requeue"):
+            return "pending"
+        # The worker rejects the message of a task that has failed, and then tells that it has.
+        return "rejected" if by_task else None
+
+    def _end(self, at: float, status: str, fields: Fields) -> Run | None:
+        task_id = fields["uuid"]
+        ended = self._ended.get(task_id)
+        run = self._table.oldest(task_id, RANK_ACTIVE)
+        if run is None and (ended is None or ended.status in _GOES_ON or status == "revoked"):
+            run = self._table.oldest(task_id, RANK_WAITING)
+        if run is not None:
+            self._table.remove(run)
+            return self._close(at, run, status, fields)
+        if ended is None:
+            _remember(self._nameless, task_id, (status, fields))
+        elif ended.status == "lost":
+            # It was given up too early: how it ended is seen after all.
+            return self._close(at, ended, status, fields)
+        return None
+
+    def _close(self, at: float, run: Run, status: str, fields: Fields) -> Run:
+        run.exception = self._capture.exception(fields.get("exception"))
+        run.result = self._capture.text("result", fields.get("result"))
+        run.traceback = self._capture.text("traceback", fields.get("traceback"))
         run.runtime = fields.get("runtime")
         if run.runtime is None and run.started_at is not None:
             run.runtime = at - run.started_at
-        run.reason = _reason(fields)
-        return end(run, status, at)
+        run.reason = fields.get("reason") or _reason(status, fields)
+        _remember(self._ended, run.task_id, end(run, status, at))
+        return run
+
+    def _name(self, at: float, fields: Fields) -> Run | None:
+        """Tell of a task that ended without having been received, now that its name is known."""
+        nameless = self._nameless.pop(fields["uuid"], None)
+        if nameless is None:
+            return None
+        status, ending = nameless
+        run = self._open(at, fields)
+        self._table.remove(run)
+        return self._close(at, run, status, ending)
+
+    # -- silence -----------------------------------------------------------------------------------
+
+    def give_back(self, at: float) -> list[Run]:
+        """End what only waits here: the worker stops, and its broker gets it back."""
+        return [self._give_up(at, run, "pending") for run in list(self._table) if run.rank == RANK_WAITING]
+
+    def _give_up(self, at: float, run: Run, status: str, reason: str | None = None) -> Run:
+        self._table.remove(run)
+        return self._close(at, run, status, {"reason": reason})
+
+    def compare(self, active: set[int], reserved: set[int]) -> list[Run]:
+        """Compare with what Celery holds, by the identity of its requests; return the runs that changed.
+
+        A broker reconnect gives what was prefetched back without a word. What is missing once may be on
+        its way; a request that nobody refers to any more is gone for certain.
+        """
+        at = time.time()
+        changed = []
+        for run in list(self._table):
+            request = run.request() if run.request is not None else None
+            if run.request is not None and request is None and run.rank == RANK_WAITING:
+                changed.append(self._give_up(at, run, "pending"))
+            elif run.rank == RANK_ACTIVE and run.request is not None and id(request) not in active:
+                run.missed += 1
+                if run.missed > _MISSES:
+                    changed.append(self._give_up(at, run, "lost", "end_not_seen"))
+            elif (
+                run.status == "scheduled"
+                and run.eta is not None
+                and run.eta <= at
+                and id(request) in reserved
+            ):
+                run.status, run.updated_at, run.missed = "reserved", at, 0
+                changed.append(run)
+        return changed
+
+
+# Celery lets a task go, may store that in its result backend, and only then tells of it.
+_MISSES = 5
+
+# What a run ended with whose task goes on; after any other end a second word is an echo of the first.
+_GOES_ON = ("retrying", "pending", "lost")
 
 
 def end(run: Run, status: str, at: float) -> Run:
     """Mark a run as ended."""
     run.status, run.finished_at, run.updated_at = status, at, at
+    run.request = None
     return run
+
+
+def _remember(memory: OrderedDict[str, Any], task_id: str, what: Any) -> None:
+    memory[task_id] = what
+    memory.move_to_end(task_id)
+    if len(memory) > _REMEMBERED:
+        memory.popitem(last=False)
 
 
 _ENDINGS = {
@@ -109,15 +256,24 @@ _ENDINGS = {
     "task-failed": "failed",
     "task-retried": "retrying",
     "task-revoked": "revoked",
-    "task-rejected": "rejected",
+    # The connection to the broker was lost, and the message goes to somebody else.
+    "task-cancelled": "pending",
 }
 
 
-def _reason(fields: Fields) -> str | None:
-    return next((reason for name, reason in _REASONS if fields.get(name)), None)
+def _reason(status: str, fields: Fields) -> str | None:
+    return next((reason for name, reason in _REASONS if fields.get(name)), None) or _BY_STATUS.get(
+        (status, "replaced" in fields)
+    )
 
 
-_REASONS = (("expired", "expired"), ("terminated", "terminated"), ("requeue", "requeued"))
+_REASONS = (
+    ("expired", "expired"),
+    ("terminated", "terminated"),
+    ("requeue", "requeued"),
+    ("replaced", "replaced"),
+)
+_BY_STATUS = {("completed", True): "ignored"}
 
 _EXCEPTION_CLASS = re.compile(r"[A-Za-z_][\w.]*(?=\()")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import weakref
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -13,13 +14,16 @@ from kombu.utils.imports import symbol_by_name
 
 from celery_plugin.connections import BadUrl, make_client
 from celery_plugin.contract import Keys
+from celery_plugin.depths import DepthMeter
 from celery_plugin.dispatcher import lend_dispatcher, observing
-from celery_plugin.events import RECEIVED, received_fields
+from celery_plugin.events import NAMED, RECEIVED, received_fields
 from celery_plugin.queues import QueueNames
+from celery_plugin.requests import observe_requests
 from celery_plugin.script import Script
 from celery_plugin.settings import Settings, SettingsError, load
+from celery_plugin.state_redis import Place, find_redis
 from celery_plugin.worker import WorkerRecord, new_worker_id
-from celery_plugin.writer import Writer
+from celery_plugin.writer import STOPPING, Writer
 
 logger = logging.getLogger("celery_plugin")
 
@@ -40,41 +44,30 @@ def _after_setup(sender: str, instance: Any, **_: Any) -> None:
 
 def _watch(worker: Any) -> None:
     settings = load(worker.app.conf)
-    url = settings.redis_url or _redis_of(worker.app)
-    if url is None:
+    place = Place(settings.redis_url) if settings.redis_url else find_redis(worker.app)
+    if place is None:
         logger.error(
             "celery_plugin is off: neither broker nor result backend is Redis; "
             "say where the state goes with SIDECAR_REDIS_URL=redis://…"
         )
         return
-    watcher = _Watcher(worker, settings, url)
+    watcher = _Watcher(worker, settings, place)
     watcher.start()
-
-
-def _redis_of(app: Any) -> str | None:
-    """The broker's URL if it is Redis, else the result backend's if it is."""
-    broker = app.connection_for_read().as_uri(include_password=True)
-    for url in (broker, app.conf.result_backend):
-        scheme = urlsplit(url or "").scheme
-        if scheme in ("redis", "rediss"):
-            return str(url)
-        if scheme == "redis+socket":
-            return str(url).replace("redis+socket://", "unix://", 1).replace("virtual_host=", "db=")
-    return None
 
 
 class _Watcher:
     """Ties one worker to its writer."""
 
-    def __init__(self, worker: Any, settings: Settings, url: str) -> None:
-        client = make_client(url)
+    def __init__(self, worker: Any, settings: Settings, place: Place) -> None:
+        client = make_client(place.url, place.tls)
         database = client.connection_pool.connection_kwargs.get("db") or 0
         self._worker = worker
         self._pid = os.getpid()
         self._queues = QueueNames(worker.app)
-        record = WorkerRecord(worker, new_worker_id(worker.hostname))
+        record = WorkerRecord(worker, new_worker_id(worker.hostname), settings.lease_seconds)
         self._writer = Writer(Script(Keys(settings.prefix, int(database))), client, settings, record)
-        logger.info("celery_plugin: writing to %s under %r", _without_password(url), settings.prefix)
+        logger.info("celery_plugin: writing to %s under %r", _without_password(place.url), settings.prefix)
+        self._depths = DepthMeter(worker.app, self._writer.observe, settings.lease_renew_seconds)
 
     def start(self) -> None:
         """Begin to watch; the writer's thread starts when the pool has forked its children."""
@@ -84,22 +77,45 @@ class _Watcher:
         # Celery keeps the class once it was asked for.
         events.__dict__.pop("Dispatcher", None)
         lend_dispatcher(self._worker.consumer)
+        observe_requests(self._worker.app, self._writer.observe)
         signals.task_received.connect(self._received, weak=False)
+        signals.task_revoked.connect(self._revoked, weak=False)
+        signals.task_unknown.connect(self._unknown, weak=False)
         signals.worker_ready.connect(self._ready, weak=False)
+        signals.worker_shutting_down.connect(self._shutting_down, weak=False)
         signals.worker_shutdown.connect(self._stop, weak=False)
         atexit.register(self._stop)
 
     def _ready(self, **_: Any) -> None:
         self._writer.start()
+        self._depths.start()
 
     def _received(self, request: Any, **_: Any) -> None:
         if request.hostname == self._worker.hostname:
-            queue = self._queues.of(request.delivery_info)
-            self._writer.observe(RECEIVED, received_fields(request, queue))
+            fields = self._fields(request.request_dict, request.task)
+            self._writer.observe(RECEIVED, {**fields, "request": weakref.ref(request)})
+
+    def _fields(self, headers: Any, task: Any = None) -> dict[str, Any]:
+        queue = self._queues.of(headers.get("delivery_info") or {})
+        return received_fields(headers, queue, getattr(task, "max_retries", None))
+
+    def _revoked(self, sender: Any, request: Any, **_: Any) -> None:
+        if request.hostname == self._worker.hostname:
+            self._writer.observe(NAMED, self._fields(vars(request), sender))
+
+    def _unknown(self, sender: Any, message: Any, name: str, id: str, **_: Any) -> None:  # noqa: A002  # Celery's
+        if sender.hostname == self._worker.hostname:
+            facts = {"id": id, "task": name, "delivery_info": message.delivery_info}
+            self._writer.observe(NAMED, self._fields({**message.headers, **facts}))
+
+    def _shutting_down(self, **_: Any) -> None:
+        if os.getpid() == self._pid:
+            self._writer.observe(STOPPING, {})
 
     def _stop(self, **_: Any) -> None:
         # A child of the pool inherits this handler.
         if os.getpid() == self._pid:
+            self._depths.stop()
             self._writer.stop()
 
 

@@ -10,7 +10,7 @@ The facts and the extra stay the same while the run goes on and are made once: a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from json.encoder import encode_basestring
 from typing import NamedTuple
 
@@ -29,7 +29,8 @@ _EXCEPTION_MAX = 160
 # What is cut where all that does not fit, to so many characters, until it does.
 _TEXTS = ("task_name", "queue", "message", "exception")
 _SHORTER = (_NAME_MAX, 100, 50, 20, 3)
-_NO_EXTRA = '{"args":"","kwargs":""}'
+# What an extra takes that has nothing but empty texts in it.
+_NO_EXTRA_BYTES = len('{"args":"","kwargs":"","result":"","traceback":""}')
 
 # A string as JSON; not ASCII alone: other alphabets would take twice their bytes.
 encode_text: Callable[[str], str] = encode_basestring
@@ -48,24 +49,25 @@ def tell(run: Run, worker_json: str) -> Told:
     limit = _limit(worker_json)
     if not run.facts:
         run.facts = encode(_facts(run))[1:-1]
-        run.extra = _extra(run.args, run.kwargs, limit - _size(run.facts) - _MOVING_BYTES)
+        run.extra = _extra(run.texts, limit - _size(run.facts) - _MOVING_BYTES)
     text = message(run)
     told = Told(encode_text(text), f"{run.facts},{_moving(run)}", run.extra)
-    if sum(map(_size, told)) <= limit:
+    more = run.result is not None or run.traceback is not None
+    if not more and sum(map(_size, told)) <= limit:
         return told
-    return squeeze({"message": text} | json.loads(f"{{{told.rest}}}"), run.args, run.kwargs, worker_json)
+    return squeeze({"message": text} | json.loads(f"{{{told.rest}}}"), run.texts, worker_json)
 
 
-def squeeze(members: JSON, args: str, kwargs: str, worker_json: str) -> Told:
+def squeeze(members: JSON, texts: Mapping[str, str], worker_json: str) -> Told:
     """Make the parts of members that take much room; names and exception are cut if nothing else helps."""
     limit = _limit(worker_json)
     text = rest = ""
     for length in _SHORTER:
         short = {name: cut(value, length) if name in _TEXTS else value for name, value in members.items()}
         text, rest = encode_text(short.pop("message")), encode(short)[1:-1]
-        if _size(text) + _size(rest) + len(_NO_EXTRA) <= limit:
+        if _size(text) + _size(rest) + _NO_EXTRA_BYTES <= limit:
             break
-    return Told(text, rest, _extra(args, kwargs, limit - _size(text) - _size(rest)))
+    return Told(text, rest, _extra(texts, limit - _size(text) - _size(rest)))
 
 
 def _limit(worker_json: str) -> int:
@@ -132,6 +134,9 @@ _SENTENCES = {
     "terminated": "Terminated while it ran",
     "rejected": "Rejected",
     "requeued": "Rejected and returned to the queue",
+    "replaced": "Replaced by another task under its id",
+    "ignored": "Ended without a result",
+    "worker_lost": "Its worker is gone",
     "lost": "Lost with its worker",
     "worker_exited": "Its worker ended before it did",
     "end_not_seen": "Its worker no longer has it; how it ended was not seen",
@@ -145,11 +150,14 @@ def cut(text: str, length: int) -> str:
     return text[: max(0, length - 1)] + "…"
 
 
-def _extra(args: str, kwargs: str, budget: int) -> str:
-    share = budget - len('{"args":,"kwargs":}')
-    kwargs_json = fit_text(kwargs, max(share // 2, share - _size(encode_text(args))))
-    args_json = fit_text(args, share - _size(kwargs_json))
-    return f'{{"args":{args_json},"kwargs":{kwargs_json}}}'
+def _extra(texts: Mapping[str, str], budget: int) -> str:
+    """Encode the texts; each gets an equal share, and leaves to the others what it does not need."""
+    left = budget - sum(len(f'"{name}":,') for name in texts) - 1
+    encoded: dict[str, str] = {}
+    for name in sorted(texts, key=lambda name: len(texts[name])):
+        encoded[name] = fit_text(texts[name], left // (len(texts) - len(encoded)))
+        left -= _size(encoded[name])
+    return "{" + ",".join(f'"{name}":{encoded[name]}' for name in texts) + "}"
 
 
 def fit_text(text: str, budget: int) -> str:

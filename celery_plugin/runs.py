@@ -6,21 +6,22 @@ A redelivery, a retry, ``self.replace()`` and ``Reject(requeue=True)`` come back
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from celery_plugin.contract import RANK_WAITING, RANKS
+from celery_plugin.contract import EXTRA_FIELDS, RANKS
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Run:
     """One execution of a task on this worker; times are seconds since the epoch."""
 
     id: str
     task_id: str
     task_name: str
-    args: str
-    kwargs: str
+    args: str | None
+    kwargs: str | None
     queue: str | None
     attempt: int
     max_retries: int | None
@@ -36,10 +37,21 @@ class Run:
     finished_at: float | None = None
     runtime: float | None = None
     exception: str | None = None
+    result: str | None = None
+    traceback: str | None = None
     reason: str | None = None
+    # Celery's own request, while it holds one, and how often it was missing where it should be.
+    request: Callable[[], Any] | None = None
+    missed: int = 0
     # Made once, when the run is told for the first time.
     facts: str = ""
     extra: str = ""
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """What is shown only on request, as far as the worker shows it."""
+        shown = ((name, getattr(self, name)) for name in EXTRA_FIELDS)
+        return {name: text for name, text in shown if text is not None}
 
     @property
     def rank(self) -> int:
@@ -64,19 +76,16 @@ class RunTable:
         """Add a run that was just received."""
         self._open.setdefault(run.task_id, []).append(run)
 
-    def waiting(self, task_id: str) -> Run | None:
-        """The oldest run of the id that has not started."""
-        return next((run for run in self._open.get(task_id, ()) if run.rank == RANK_WAITING), None)
+    def oldest(self, task_id: str, rank: int) -> Run | None:
+        """The oldest open run of the id at a rank: Celery goes on with them in the order of receipt."""
+        return next((run for run in self._open.get(task_id, ()) if run.rank == rank), None)
 
-    def close(self, task_id: str) -> Run | None:
-        """Remove and return the oldest open run: Celery ends them in the order in which it began them."""
-        runs = self._open.get(task_id)
+    def remove(self, run: Run) -> None:
+        """Take a run out."""
+        runs = self._open[run.task_id]
+        runs.remove(run)
         if not runs:
-            return None
-        run = runs.pop(0)
-        if not runs:
-            del self._open[task_id]
-        return run
+            del self._open[run.task_id]
 
     def close_all(self) -> list[Run]:
         """Remove and return every run."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from celery_plugin.contract import check_prefix
+from celery_plugin.contract import EXTRA_FIELDS, check_prefix
+from celery_plugin.redis_urls import REDIS_SCHEMES, SOCKET_SCHEME, join, translate
 
 
 class SettingsError(ValueError):
@@ -31,14 +33,32 @@ def _count(value: Any) -> int:
 
 def _redis_url(value: Any) -> str:
     parts = urlsplit(str(value))
-    # Asking for the port raises where it is no number.
-    if parts.scheme not in ("redis", "rediss", "unix") or parts.port == 0:
+    # Asking for the port raises where it is no number. A # that is not encoded would cut the URL off.
+    if parts.scheme not in (*REDIS_SCHEMES, SOCKET_SCHEME) or parts.port == 0 or parts.fragment:
         raise ValueError
-    return str(value)
+    return join(translate(parts) if parts.scheme == SOCKET_SCHEME else parts)
 
 
 def _prefix(value: Any) -> str:
     return check_prefix(str(value))
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    names = value.split(",") if isinstance(value, str) else list(value)
+    stripped = tuple(str(name).strip() for name in names)
+    # A name that holds a blank or a quote is a mistake that would leave a secret in sight.
+    if not all(re.fullmatch(r"[\w.*-]+", name) for name in stripped):
+        raise ValueError
+    return stripped
+
+
+def _capture(value: Any) -> tuple[str, ...]:
+    names = _names(value)
+    if names == ("none",):
+        return ()
+    if not set(names) <= set(EXTRA_FIELDS):
+        raise ValueError
+    return names
 
 
 def _setting(default: Any, parse: Callable[[Any], Any], expected: str, help_text: str) -> Any:
@@ -63,6 +83,18 @@ class Settings:
     )
     lease_renew_seconds: float = _setting(
         5.0, _seconds, "seconds above 0", "How often the lease is renewed (s)"
+    )
+    capture: tuple[str, ...] = _setting(
+        ("args", "kwargs"),
+        _capture,
+        "some of args, kwargs, result, traceback, or none",
+        "What is shown of a task's values, with commas between, or none",
+    )
+    capture_max_chars: int = _setting(
+        1024, _count, "a number from 1", "How much of each is shown at most (characters)"
+    )
+    redact: tuple[str, ...] = _setting(
+        (), _names, "names with commas between", "More names of secrets, with commas between; may have *"
     )
     log_max: int = _setting(100_000, _count, "a number from 1", "Events kept for viewers that come back")
     history_max: int = _setting(10_000, _count, "a number from 1", "Finished tasks kept")

@@ -41,12 +41,13 @@ def _cut(text: str, size: int) -> str:
 class WorkerRecord:
     """Describes a running worker; ``str | None`` facts are None where Celery does not say."""
 
-    def __init__(self, worker: Any, worker_id: str) -> None:
+    def __init__(self, worker: Any, worker_id: str, lease_seconds: float = 15.0) -> None:
         self.worker_id = worker_id
         self.hostname = shown_name(worker.hostname)
         self.status = "online"
         self.gave_up = 0
         self._worker = worker
+        self._lease_seconds = lease_seconds
         self._started_at = time.time()
 
     def members(self) -> JSON:
@@ -62,6 +63,7 @@ class WorkerRecord:
             "queues": sorted(app.amqp.queues.consume_from),
             "broker": broker_facts(app),
             "celery_version": celery.__version__,
+            "lease_seconds": self._lease_seconds,
             "started_at": round(self._started_at, 6),
             "gave_up": self.gave_up,
         }

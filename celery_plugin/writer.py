@@ -16,19 +16,23 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import RedisError
 
 from celery_plugin import native
+from celery_plugin.capture import Capture
 from celery_plugin.contract import encode
+from celery_plugin.counting import Counts
+from celery_plugin.ends import Ending, dead_workers_ends, stray_ends
 from celery_plugin.events import Tracker, end
+from celery_plugin.held import held_requests
 from celery_plugin.record import encode_text, tell
 from celery_plugin.runs import Run, RunTable
 from celery_plugin.script import Answer, Operation, Other, Script
 from celery_plugin.settings import Settings
-from celery_plugin.stray import stray_ends
 from celery_plugin.worker import WorkerRecord
 
 logger = logging.getLogger("celery_plugin")
@@ -50,7 +54,10 @@ BUFFER_MAX = 50_000
 FIRST_RETRY_SECONDS = 0.25
 LAST_RETRY_SECONDS = 5.0
 LAST_WORDS_SECONDS = 2.0
+COMPARE_SECONDS = 1.0
 
+# Our own observation: the worker was told to stop. Celery's worker-offline comes only with a heartbeat.
+STOPPING = "stopping"
 # Observations that go to Redis as they are: ``{"of": task id or queue, "json": …}``.
 PROGRESS = "progress"
 DEPTH = "depth"
@@ -77,7 +84,9 @@ class Writer:
         self._worker = worker
         self._worker_json = encode_text(worker.hostname)
         self._table = RunTable()
-        self._tracker = Tracker(worker.worker_id, self._table)
+        capture = Capture(settings.capture, settings.capture_max_chars, settings.redact)
+        self._tracker = Tracker(worker.worker_id, self._table, capture)
+        self._counts = Counts(worker.hostname)
 
         self._buffer: deque[Observation] = deque()
         self._overflow = 0
@@ -90,6 +99,9 @@ class Writer:
         self._outbox: deque[Operation | Other] = deque()
         self._to_announce: deque[Run] = deque()
         self._look_for_strays = False
+        # Ends that others cannot tell any more, as they are found in Redis.
+        self._ends: Iterator[Operation | Other] = iter(())
+        self._more_ends = False
         self._batch: Batch | None = None
         self._number = 0
         self._epoch: str | None = None
@@ -97,6 +109,7 @@ class Writer:
         self._announces = False
         self._rested_at = 0.0
         self._renew_at = 0.0
+        self._compare_at = 0.0
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY_SECONDS
         self._away = False
@@ -146,6 +159,7 @@ class Writer:
     def _turn(self) -> None:
         self._sleep_until_needed()
         events = self._absorb()
+        self._compare()
         if time.monotonic() >= self._retry_at:
             self._flush()
         self._rest(events)
@@ -156,7 +170,7 @@ class Writer:
         ready = self._buffer or (self._pending() and not held_up)
         if not ready and not self._stopping:
             due = self._retry_at if held_up else self._renew_at
-            self._wake.wait(due - time.monotonic())
+            self._wake.wait(min(due, self._compare_at if len(self._table) else due) - time.monotonic())
         self._sleeping = False
 
     def _rest(self, events: int) -> None:
@@ -180,13 +194,36 @@ class Writer:
             if event in (PROGRESS, DEPTH):
                 self._outbox.append(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
                 return
+            if event in (STOPPING, "worker-offline"):
+                self._begin_to_stop(at)
+                return
             run = self._tracker.apply(at, event, fields)
             if run is not None:
-                self._outbox.append(self._operation(run))
+                self._tell(run)
         except Exception:
             # One event that is not understood must not hold up the others.
             logger.exception("celery_plugin: an event is given up: %s", event)
             self._overflow += 1
+
+    def _tell(self, run: Run) -> None:
+        self._counts.note(run)
+        self._outbox.append(self._operation(run))
+
+    def _begin_to_stop(self, at: float) -> None:
+        """Celery takes nothing more; what still runs may end. The lease stays until the process ends."""
+        if self._worker.status == "online":
+            self._worker.status, self._renew_at = "stopping", 0.0
+        for run in self._tracker.give_back(at):
+            self._tell(run)
+
+    def _compare(self) -> None:
+        """Look whether Celery still holds what this worker is said to hold."""
+        if time.monotonic() < self._compare_at:
+            return
+        self._compare_at = time.monotonic() + COMPARE_SECONDS
+        if len(self._table):
+            for run in self._tracker.compare(*held_requests()):
+                self._tell(run)
 
     def _compact(self) -> None:
         """Keep the newest state of each run, and of those the newest that fit; what is open is told again."""
@@ -210,22 +247,39 @@ class Writer:
     # -- to Redis ----------------------------------------------------------------------------------
 
     def _pending(self) -> bool:
-        return bool(self._untold() or self._look_for_strays)
+        return bool(self._untold() or self._look_for_strays or self._more_ends)
 
     def _untold(self) -> bool:
-        return bool(self._batch or self._announces or self._outbox or self._to_announce)
+        return bool(self._batch or self._announces or self._outbox or self._to_announce or self._counts)
 
     def _flush(self) -> None:
         try:
             while self._pending() or time.monotonic() >= self._renew_at:
-                if self._look_for_strays and not self._untold():
-                    self._end_strays()
+                if not self._untold():
+                    self._find_ends()
                 self._batch = self._batch or self._next_batch()
                 self._on_answer(self._batch, self._call(self._batch))
         except RedisError as error:
             self._on_failure(error)
         except OSError as error:
             self._on_failure(error)
+
+    def _find_ends(self) -> None:
+        """Fetch the next ends that others cannot tell; of one search after the other."""
+        if self._look_for_strays:
+            held = {run.id for run in self._table}
+            ending = Ending("end", "end_not_seen", time.time())
+            worker = self._worker
+            found = stray_ends(
+                self._client, self._script.keys, worker.worker_id, worker.hostname, held, ending
+            )
+            self._outbox += list(found)
+            self._look_for_strays = False
+        elif time.monotonic() >= self._renew_at and not self._stopping:
+            self._ends = dead_workers_ends(self._client, self._script.keys, self._worker.worker_id)
+        found_now = list(islice(self._ends, BATCH_OPERATIONS))
+        self._more_ends = len(found_now) == BATCH_OPERATIONS
+        self._outbox += found_now
 
     def _call(self, batch: Batch, lease: float | None = None) -> Answer:
         return self._script.call(
@@ -246,6 +300,7 @@ class Writer:
             size += len(batch.operations[-1])
             if len(batch.operations) >= BATCH_OPERATIONS or size >= BATCH_BYTES:
                 break
+        batch.operations += [operation.argument() for operation in self._counts.take()]
         return batch
 
     def _empty_batch(self) -> Batch:
@@ -290,7 +345,7 @@ class Writer:
                 "celery_plugin: cannot write to Redis, tasks go on without being shown; trying again: %s",
                 error,
             )
-        self._away = True
+        self._away, self._more_ends = True, False
         self._client.close()
         self._retry_at = time.monotonic() + self._retry_seconds * random.uniform(0.5, 1.0)
         self._retry_seconds = min(self._retry_seconds * 2, LAST_RETRY_SECONDS)
@@ -322,12 +377,6 @@ class Writer:
         rest = encode({**members, "timestamp": round(time.time(), 6)})[1:-1]
         return [Other("worker", ("worker", rest)).argument()]
 
-    def _end_strays(self) -> None:
-        """End what Redis still shows as this worker's, but which it no longer has."""
-        held = {run.id for run in self._table}
-        self._outbox += list(stray_ends(self._client, self._script.keys, self._worker, held))
-        self._look_for_strays = False
-
     def _last_words(self) -> None:
         self._absorb()
         if self._away:
@@ -337,7 +386,7 @@ class Writer:
             # What was only held goes back to the broker; what ran ends with its process.
             back = run.started_at is None
             run.reason = None if back else "worker_exited"
-            self._outbox.append(self._operation(end(run, "pending" if back else "lost", now)))
+            self._tell(end(run, "pending" if back else "lost", now))
         self._to_announce.clear()
         self._look_for_strays = False
         self._worker.status = "offline"

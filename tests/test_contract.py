@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
+from celery_plugin.capture import Capture
 from celery_plugin.contract import (
     EXTRA_FIELDS,
     RANKS,
@@ -222,7 +223,7 @@ _ENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "failed": ("task-failed", {"exception": "ValueError('it broke')", "traceback": "Traceback …"}),
     "retrying": ("task-retried", {"exception": "ValueError('once more')"}),
     "revoked": ("task-revoked", {"terminated": True, "expired": False, "signum": 15}),
-    "rejected": ("task-rejected", {"requeue": False}),
+    "rejected": ("task-failed", {"exception": "Reject('no', requeue=False)"}),
 }
 
 
@@ -231,7 +232,7 @@ class Story:
 
     def __init__(self, client: Redis) -> None:
         self._table = RunTable()
-        self._tracker = Tracker(WORKER_ID, self._table)
+        self._tracker = Tracker(WORKER_ID, self._table, Capture(("args", "kwargs"), 1024, ()))
         self.sender = Sender(client, WORKER_ID, settings=Settings(history_ttl=1e12))
         self.stored = Stored(client)
 

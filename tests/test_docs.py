@@ -56,8 +56,10 @@ def test_every_setting_of_the_plugin_is_listed_with_its_default() -> None:
 
 
 def _default(value: object) -> list[str]:
-    if value is None:
+    if value in (None, ()):
         return []
+    if isinstance(value, tuple):
+        return [",".join(value)]
     return [f"{value:g}" if isinstance(value, float) else str(value)]
 
 

@@ -40,18 +40,29 @@ MODULES = {
     },
     "celery_plugin": {
         "__init__",
+        "capture",
         "connections",
         "contract",
+        "counting",
+        "depths",
         "dispatcher",
+        "ends",
         "events",
+        "held",
         "native",
         "plugin",
         "queues",
         "record",
+        "redact",
+        "redact_names",
+        "redact_reading",
+        "redact_urls",
+        "redis_urls",
+        "requests",
         "runs",
         "script",
         "settings",
-        "stray",
+        "state_redis",
         "worker",
         "writer",
     },
@@ -67,6 +78,7 @@ def names(package: str, *without: str) -> frozenset[str]:
 SIDECAR = names("sidecar")
 PLUGIN = names("celery_plugin")
 CONTRACT = "celery_plugin.contract"
+REDIS_URLS = "celery_plugin.redis_urls"
 
 
 @dataclass(frozen=True)
@@ -91,8 +103,13 @@ RULES = [
         "the contract is what both sides agree on, so both may read it",
     ),
     only(
+        {REDIS_URLS},
+        {"sidecar.urls"} | (PLUGIN - {CONTRACT}),
+        "both read Celery's URL of a Redis, and one that only one of them understood would split the picture",
+    ),
+    only(
         PLUGIN - {CONTRACT},
-        PLUGIN - {CONTRACT},
+        PLUGIN - {CONTRACT, REDIS_URLS},
         "the sidecar knows the plugin only by what it writes, and the contract is below everything",
     ),
     only(
@@ -107,7 +124,7 @@ RULES = [
     ),
     only(
         {"celery", "kombu", "billiard"},
-        PLUGIN - {CONTRACT},
+        PLUGIN - {CONTRACT, REDIS_URLS},
         "the sidecar runs without application code and must start without Celery",
     ),
     only(
@@ -122,7 +139,7 @@ RULES = [
             "sidecar.tracking",
             "celery_plugin.connections",
             "celery_plugin.script",
-            "celery_plugin.stray",
+            "celery_plugin.ends",
             "celery_plugin.writer",
         },
         "who talks to Redis is few, so that an outage is handled in few places",
@@ -197,9 +214,10 @@ def test_imports(module: str, file: Path) -> None:
         assert module in rule.by, f"{module} must not import {name}: {rule.why} (RULES in {__file__})"
 
 
-def test_contract_needs_only_the_standard_library() -> None:
-    """The contract imports nothing but the standard library."""
-    assert set() == imports_of(ROOT / "celery_plugin" / "contract.py")
+@pytest.mark.parametrize("module", [CONTRACT, REDIS_URLS])
+def test_what_both_sides_load_needs_only_the_standard_library(module: str) -> None:
+    """What worker and sidecar both load imports nothing but the standard library."""
+    assert set() == imports_of(existing_modules()[module])
 
 
 def test_rules_name_modules_of_the_table() -> None:

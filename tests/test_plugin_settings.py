@@ -99,7 +99,7 @@ def test_all_mistakes_are_told_at_once() -> None:
 def test_each_setting_can_be_wrong(setting: str) -> None:
     """None takes whatever comes, also where the type is quite another."""
     with pytest.raises(SettingsError, match=f"sidecar_{setting} is not"):
-        load(_conf(**{f"sidecar_{setting}": ["odd", "list"]}), {})
+        load(_conf(**{f"sidecar_{setting}": ["odd", "l i s t"]}), {})
 
 
 def test_a_lease_must_outlast_its_renewal() -> None:

@@ -1,0 +1,117 @@
+"""Ends of runs whose worker cannot tell them: its own that it lost sight of, and those of dead workers.
+
+They are what is left when events were given up, when Redis came back with an older state, and when a worker
+was killed. Redis is searched in steps from outside the script, where a scan of 110,000 records blocked it for
+1.5 s; each end counts only if the run is still open there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from celery_plugin.contract import EXTRA_FIELDS, JSON, RANKS, Keys, encode
+from celery_plugin.record import encode_text, sentence, squeeze
+from celery_plugin.script import Operation, Other
+
+_SCAN_COUNT = 1000
+
+# What the script writes into the head itself.
+_HEAD_FIELDS = ("type", "status", "worker", "offset", "previous", "progress")
+
+# A dead worker is shown for an hour.
+FORGET_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How runs end: ``end`` or ``lost`` (see `Operation`), why, and when, in seconds since the epoch."""
+
+    kind: str
+    reason: str
+    at: float
+
+
+def stray_ends(
+    client: Redis, keys: Keys, worker_id: str, hostname: str, held: Set[str], ending: Ending
+) -> Iterator[Operation]:
+    """Yield an end for every run of a worker but those that it holds."""
+    mark = f"{worker_id}/"
+    for task_id, lines in client.hscan_iter(keys.runs, count=_SCAN_COUNT):
+        for line in lines.decode("utf-8", "replace").split("\n"):
+            run = line.split("\t", 1)[0]
+            if run.startswith(mark) and run not in held:
+                record = _record(client, keys, task_id)
+                yield _end(task_id.decode("utf-8", "replace"), run, record, hostname, ending)
+
+
+def _record(client: Redis, keys: Keys, task_id: bytes) -> JSON:
+    found: Any = client.hget(keys.active_tasks, task_id) or client.hget(keys.waiting_tasks, task_id)
+    return json.loads(found) if found else {}
+
+
+def _end(task_id: str, run: str, record: JSON, hostname: str, ending: Ending) -> Operation:
+    at = round(ending.at, 6)
+    # A record that somebody deleted leaves an end without facts, but a whole one.
+    members: JSON = {"position": None, "task_id": task_id, "task_name": ""}
+    members |= {name: value for name, value in record.items() if name not in (*_HEAD_FIELDS, *EXTRA_FIELDS)}
+    members |= {"run": run, "reason": ending.reason, "message": sentence(ending.reason)}
+    members |= {"finished_at": at, "updated_at": at, "timestamp": at}
+    worker = encode_text(hostname)
+    texts: dict[str, str] = {name: str(record[name]) for name in EXTRA_FIELDS if name in record}
+    told = squeeze(members, texts, worker)
+    return Operation(ending.kind, task_id, run, RANKS["lost"], "lost", worker, *told, at=at)
+
+
+def dead_workers_ends(client: Redis, keys: Keys, me: str) -> Iterator[Operation | Other]:
+    """Yield what is to be said of workers whose lease has ended, and of those that ended long ago.
+
+    One worker says it: the living one whose id comes first.
+    """
+    now, leases = _leases(client, keys)
+    living = sorted(worker for worker, ends in leases.items() if ends > now)
+    if living[:1] != [me]:
+        return
+    for worker, ends in leases.items():
+        if ends <= now:
+            yield from _ends_of(client, keys, worker, ends)
+    yield from _forgotten(client, keys, set(leases), now)
+
+
+def _leases(client: Redis, keys: Keys) -> tuple[float, dict[str, float]]:
+    pipeline = client.pipeline(transaction=False)
+    pipeline.time()
+    pipeline.zrange(keys.leases, 0, -1, withscores=True)
+    (seconds, micros), ends = pipeline.execute()
+    return seconds + micros / 1e6, {worker.decode("utf-8", "replace"): end for worker, end in ends}
+
+
+def _ends_of(client: Redis, keys: Keys, worker: str, lease_ends: float) -> Iterator[Operation | Other]:
+    record = _object(client.hget(keys.workers, worker))
+    # The clock of its tasks stops when it was last heard of.
+    seen_at = lease_ends - float(record.get("lease_seconds") or 0.0)
+    ending = Ending("lost", "worker_lost", seen_at)
+    yield from stray_ends(client, keys, worker, str(record.get("worker") or worker), frozenset(), ending)
+    members = {name: value for name, value in record.items() if name not in ("type", "batch", "offset")}
+    members |= {"worker_id": worker, "worker": record.get("worker") or worker}
+    members |= {"status": "offline", "reason": "worker_lost", "timestamp": round(seen_at, 6)}
+    yield Other(f"gone {worker}", ("gone", worker, encode(members)[1:-1]))
+
+
+def _forgotten(client: Redis, keys: Keys, leased: Set[str], now: float) -> Iterator[Other]:
+    for worker, text in client.hscan_iter(keys.workers, count=_SCAN_COUNT):
+        name, record = worker.decode("utf-8", "replace"), _object(text)
+        if name not in leased and float(record.get("timestamp") or 0.0) < now - FORGET_SECONDS:
+            yield Other(f"forget {name}", ("forget", name))
+
+
+def _object(text: Any) -> JSON:
+    try:
+        found = json.loads(text) if text else {}
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}
