@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WHEEL_DIR ?= dist
 
-.PHONY: help setup demo test lint format bench wheel clean
+.PHONY: help setup demo test test-matrix lint format bench wheel clean
 
 help: ## Show what there is
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Install everything into .venv (again only when pyproject.toml has changed)
 
@@ -24,7 +24,10 @@ demo: $(INSTALLED) ## Start Redis, a worker, tasks and the sidecar on http://127
 	@$(BIN)/python -m deploy.demo
 
 test: $(INSTALLED) ## Run the tests; ARGS="-k word" for some of them
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile $(ARGS)
+
+test-matrix: $(INSTALLED) ## Run the plugin's core suite on Celery 5.3 to 5.7, each with its own redis-py
+	$(BIN)/python -m tests.matrix $(ARGS)
 
 lint: $(INSTALLED) ## Check format, lint and types
 	$(BIN)/ruff format --check .
@@ -42,4 +45,4 @@ wheel: $(INSTALLED) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir $(WHEEL_DIR)
 
 clean: ## Remove .venv and what was built
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) .matrix build dist

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from bench import latency, overhead
+from bench import latency, overhead, soak
 
-BENCHES = {"latency": latency, "overhead": overhead}
+BENCHES = {"latency": latency, "overhead": overhead, "soak": soak}
 
 
 def main() -> None:

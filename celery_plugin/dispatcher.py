@@ -1,10 +1,7 @@
-"""The place from which the plugin watches: Celery's own event dispatcher in the worker's main process.
+"""Celery's own event dispatcher in the worker's main process: it lets the requests of the tasks tell.
 
-It sees every task event, with ``-E`` and without, also of a pool child that was killed, which signals
-inside the child can never report. What Celery itself sends stays as it was. Two departures from Celery:
-an observing dispatcher calls itself ``enabled`` even where it sends nothing, because the worker asks that
-before it tells of a task; and it goes on observing after ``disable``, because requests made before a
-broker reconnect keep the dispatcher of their time.
+With ``-E`` and without: it calls itself ``enabled`` even where it sends nothing, because the worker asks that
+before a request tells of its end. What Celery itself sends stays as it was.
 """
 
 from __future__ import annotations
@@ -12,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+OFFLINE = "worker-offline"
+
 Observe = Callable[[str, dict[str, Any]], None]
 
 
 def observing(base: type[Any], hostname: str, observe: Observe) -> type[Any]:
-    """Make a dispatcher class that tells ``observe`` of every event of the worker with this hostname.
+    """Make a dispatcher class that tells ``observe`` when the worker with this hostname goes offline.
 
     Producers inside the worker make dispatchers of the same class for ``task-sent``; they carry another
     hostname and observe nothing.
@@ -43,7 +42,7 @@ def observing(base: type[Any], hostname: str, observe: Observe) -> type[Any]:
                 super().disable()
 
         def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002  # its name in Celery
-            if self._observes:
+            if self._observes and type == OFFLINE:
                 observe(type, fields)
             return super().send(type, *args, **fields) if self._sends else None
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis import Redis
 
-from celery_plugin.contract import EXTRA_FIELDS, JSON, RANKS, Keys, encode
+from celery_plugin.contract import EXTRA_FIELDS, JSON, RANK_ENDED, RANKS, Keys, encode
 from celery_plugin.record import encode_text, sentence, squeeze
 from celery_plugin.script import Operation, Other
 
@@ -43,8 +43,8 @@ def stray_ends(
     mark = f"{worker_id}/"
     for task_id, lines in client.hscan_iter(keys.runs, count=_SCAN_COUNT):
         for line in lines.decode("utf-8", "replace").split("\n"):
-            run = line.split("\t", 1)[0]
-            if run.startswith(mark) and run not in held:
+            run, rank, _ = line.split("\t", 2)
+            if run.startswith(mark) and run not in held and int(rank) != RANK_ENDED:
                 record = _record(client, keys, task_id)
                 yield _end(task_id.decode("utf-8", "replace"), run, record, hostname, ending)
 
@@ -61,6 +61,8 @@ def _end(task_id: str, run: str, record: JSON, hostname: str, ending: Ending) ->
     members |= {name: value for name, value in record.items() if name not in (*_HEAD_FIELDS, *EXTRA_FIELDS)}
     members |= {"run": run, "reason": ending.reason, "message": sentence(ending.reason)}
     members |= {"finished_at": at, "updated_at": at, "timestamp": at}
+    if "started_at" in record:
+        members["runtime"] = max(0.0, round(at - record["started_at"], 6))
     worker = encode_text(hostname)
     texts: dict[str, str] = {name: str(record[name]) for name in EXTRA_FIELDS if name in record}
     told = squeeze(members, texts, worker)

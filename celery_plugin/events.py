@@ -1,7 +1,8 @@
 """Celery's events → steps of runs.
 
-Only what was received carries the facts of a task; what comes after it carries the id alone. A task that is
-revoked on receipt or not registered was never received: its event has no name, and a signal that follows has.
+Only what was received carries the facts of a task. What comes after it carries the number of the run, which
+the request of the task keeps: several runs of one id can be open at a time, and Celery's own events name the
+id alone and come in no order that could be relied on.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ Fields = Mapping[str, Any]
 
 # Our own: Celery's task-received lacks queue, priority and group, and a task may send no events at all.
 RECEIVED = "received"
-# The facts of a task that ended without having been received.
-NAMED = "named"
+# A task that ends without having been received: its facts, and how it ends under ``event`` and ``ending``.
+UNRECEIVED = "unreceived"
 # A task raised Ignore, or replaced itself.
 IGNORED = "ignored"
-# A task raised Reject; the event says the same of a message that the worker rejects for a failure.
+# A task raised Reject; task-rejected says the same of a message that the worker rejects for a failure.
 REJECTS = "rejects"
 
-# How many ids are remembered for events that come late, twice or in two parts.
+# How many runs are remembered for events that come late or twice.
 _REMEMBERED = 1000
 
 
@@ -69,35 +70,36 @@ class Tracker:
         self._worker_id = worker_id
         self._capture = capture
         self._table = table
-        self._received = 0
-        # Task id → its run that ended last: a second word about the same end is an echo, and what was
+        # Run id → the run, of those that ended last: a second word about an end is an echo, and what was
         # thought to be back in the queue may start all the same.
         self._ended: OrderedDict[str, Run] = OrderedDict()
-        # Task id → status and fields of an end whose task was never received, until its name comes.
-        self._nameless: OrderedDict[str, tuple[str, Fields]] = OrderedDict()
-        # Ids of tasks that raised Reject, until the event follows.
-        self._rejects: set[str] = set()
 
     def apply(self, at: float, event: str, fields: Fields) -> Run | None:
         """Apply an event seen at a time; return the run that it changed, if it changed one."""
         if event == RECEIVED:
             return self._open(at, fields)
-        if event == NAMED:
-            return self._name(at, fields)
+        if event == UNRECEIVED:
+            return self._unreceived(at, fields)
         if event == "task-started":
-            return self._start(at, fields["uuid"])
-        if event == REJECTS:
-            self._rejects.add(fields["uuid"])
-            return None
-        status = self._end_status(event, fields)
-        return self._end(at, status, fields) if status else None
+            return self._start(at, fields)
+        run = self._table.get(self._run_id(fields)) or self._given_up(fields)
+        status = _end_status(run, event, fields) if run is not None else None
+        return self._end(at, run, status, fields) if run is not None and status is not None else None
+
+    def _run_id(self, fields: Fields) -> str:
+        return f"{self._worker_id}/{fields.get('run')}"
 
     # -- begin -------------------------------------------------------------------------------------
 
     def _open(self, at: float, fields: Fields) -> Run:
+        run = self._make(at, fields)
+        self._table.open(run)
+        return run
+
+    def _make(self, at: float, fields: Fields) -> Run:
         eta = fields["eta"]
-        run = Run(
-            id=self._next_id(),
+        return Run(
+            id=self._run_id(fields),
             task_id=fields["uuid"],
             task_name=fields["name"],
             args=self._capture.text("args", fields["args"]),
@@ -115,62 +117,41 @@ class Tracker:
             updated_at=at,
             request=fields.get("request"),
         )
-        self._table.open(run)
-        return run
 
-    def _next_id(self) -> str:
-        self._received += 1
-        return f"{self._worker_id}/{self._received}"
-
-    def _start(self, at: float, task_id: str) -> Run | None:
-        run = self._table.oldest(task_id, RANK_WAITING) or self._reopen(task_id)
-        if run is not None:
+    def _start(self, at: float, fields: Fields) -> Run | None:
+        run = self._table.get(self._run_id(fields)) or self._reopen(fields)
+        if run is not None and run.rank == RANK_WAITING:
             run.status, run.started_at, run.updated_at = "active", at, at
-        return run
+            return run
+        return None
 
-    def _reopen(self, task_id: str) -> Run | None:
+    def _reopen(self, fields: Fields) -> Run | None:
         """Take back that a run was given to the queue: its worker starts it all the same."""
-        ended = self._ended.get(task_id)
-        if ended is None or ended.status != "pending":
+        ended = self._ended.get(self._run_id(fields))
+        if ended is None or ended.status != "pending" or ended.started_at is not None:
             return None
-        run = replace(ended, id=self._next_id(), finished_at=None, reason=None, facts="")
+        del self._ended[ended.id]
+        run = replace(ended, status="reserved", finished_at=None, reason=None, facts="")
         self._table.open(run)
         return run
 
     # -- end ---------------------------------------------------------------------------------------
 
-    def _end_status(self, event: str, fields: Fields) -> str | None:
-        if event == IGNORED:
-            return "pending" if fields["replaced"] else "completed"
-        if event == "task-rejected":
-            return self._rejected_status(fields)
-        if event == "task-failed" and str(fields.get("exception")).startswith("Reject("):
-            return "rejected"
-        return _ENDINGS.get(event)
+    def _given_up(self, fields: Fields) -> Run | None:
+        """Find a run that was ended too early: how it ended is seen after all."""
+        ended = self._ended.get(self._run_id(fields))
+        return ended if ended is not None and ended.reason == "end_not_seen" else None
 
-    def _rejected_status(self, fields: Fields) -> str | None:
-        by_task = fields["uuid"] in self._rejects
-        self._rejects.discard(fields["uuid"])
-        if fields.get("requeue"):
-            return "pending"
-        # The worker rejects the message of a task that has failed, and then tells that it has.
-        return "rejected" if by_task else None
-
-    def _end(self, at: float, status: str, fields: Fields) -> Run | None:
-        task_id = fields["uuid"]
-        ended = self._ended.get(task_id)
-        run = self._table.oldest(task_id, RANK_ACTIVE)
-        if run is None and (ended is None or ended.status in _GOES_ON or status == "revoked"):
-            run = self._table.oldest(task_id, RANK_WAITING)
-        if run is not None:
+    def _end(self, at: float, run: Run, status: str, fields: Fields) -> Run:
+        if run.finished_at is None:
             self._table.remove(run)
-            return self._close(at, run, status, fields)
-        if ended is None:
-            _remember(self._nameless, task_id, (status, fields))
-        elif ended.status == "lost":
-            # It was given up too early: how it ended is seen after all.
-            return self._close(at, ended, status, fields)
-        return None
+        return self._close(at, run, status, fields)
+
+    def _unreceived(self, at: float, fields: Fields) -> Run | None:
+        """Tell of a task that was revoked on receipt, or that the worker does not know."""
+        run = self._make(at, fields)
+        status = _end_status(run, fields["event"], fields["ending"])
+        return self._close(at, run, status, fields["ending"]) if status else None
 
     def _close(self, at: float, run: Run, status: str, fields: Fields) -> Run:
         run.exception = self._capture.exception(fields.get("exception"))
@@ -180,18 +161,11 @@ class Tracker:
         if run.runtime is None and run.started_at is not None:
             run.runtime = at - run.started_at
         run.reason = fields.get("reason") or _reason(status, fields)
-        _remember(self._ended, run.task_id, end(run, status, at))
+        self._ended[run.id] = end(run, status, at)
+        self._ended.move_to_end(run.id)
+        if len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
         return run
-
-    def _name(self, at: float, fields: Fields) -> Run | None:
-        """Tell of a task that ended without having been received, now that its name is known."""
-        nameless = self._nameless.pop(fields["uuid"], None)
-        if nameless is None:
-            return None
-        status, ending = nameless
-        run = self._open(at, fields)
-        self._table.remove(run)
-        return self._close(at, run, status, ending)
 
     # -- silence -----------------------------------------------------------------------------------
 
@@ -233,9 +207,6 @@ class Tracker:
 # Celery lets a task go, may store that in its result backend, and only then tells of it.
 _MISSES = 5
 
-# What a run ended with whose task goes on; after any other end a second word is an echo of the first.
-_GOES_ON = ("retrying", "pending", "lost")
-
 
 def end(run: Run, status: str, at: float) -> Run:
     """Mark a run as ended."""
@@ -244,11 +215,20 @@ def end(run: Run, status: str, at: float) -> Run:
     return run
 
 
-def _remember(memory: OrderedDict[str, Any], task_id: str, what: Any) -> None:
-    memory[task_id] = what
-    memory.move_to_end(task_id)
-    if len(memory) > _REMEMBERED:
-        memory.popitem(last=False)
+def _end_status(run: Run, event: str, fields: Fields) -> str | None:
+    if event == IGNORED:
+        return "pending" if fields["replaced"] else "completed"
+    if event == REJECTS:
+        return "pending" if fields["requeue"] else "rejected"
+    if event == "task-cancelled":
+        # The worker stops, or has lost its broker; what it has acknowledged comes back to nobody.
+        return "pending" if fields["returns"] else "lost"
+    if event == "task-rejected":
+        if fields.get("requeue"):
+            return "pending"
+        # The worker rejects the message of a task that has failed, and then tells that it has.
+        return "rejected" if run.rank == RANK_WAITING else None
+    return _ENDINGS.get(event)
 
 
 _ENDINGS = {
@@ -256,8 +236,6 @@ _ENDINGS = {
     "task-failed": "failed",
     "task-retried": "retrying",
     "task-revoked": "revoked",
-    # The connection to the broker was lost, and the message goes to somebody else.
-    "task-cancelled": "pending",
 }
 
 
@@ -273,7 +251,7 @@ _REASONS = (
     ("requeue", "requeued"),
     ("replaced", "replaced"),
 )
-_BY_STATUS = {("completed", True): "ignored"}
+_BY_STATUS = {("completed", True): "ignored", ("lost", False): "worker_exited"}
 
 _EXCEPTION_CLASS = re.compile(r"[A-Za-z_][\w.]*(?=\()")
 

@@ -1,4 +1,4 @@
-"""Threads and clocks of the operating system, also where gevent has replaced Python's.
+"""Threads and clocks of the operating system, also where gevent or eventlet has replaced Python's.
 
 A greenlet's thread stands still while another greenlet computes (measured: 5 s under a busy task), and a
 lease that is not renewed says that the worker is dead.
@@ -17,6 +17,9 @@ def _original(module: str, name: str) -> Any:
     monkey = sys.modules.get("gevent.monkey")
     if monkey is not None:
         return monkey.get_original(module, name)
+    patcher = sys.modules.get("eventlet.patcher")
+    if patcher is not None:
+        return getattr(patcher.original(module), name)
     return getattr(import_module(module), name)
 
 

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import logging
 import os
 import weakref
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery import signals
+from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
 from celery_plugin.connections import BadUrl, make_client
 from celery_plugin.contract import Keys
 from celery_plugin.depths import DepthMeter
 from celery_plugin.dispatcher import lend_dispatcher, observing
-from celery_plugin.events import NAMED, RECEIVED, received_fields
+from celery_plugin.events import RECEIVED, UNRECEIVED, received_fields
+from celery_plugin.progress import Progress, ToRedis
 from celery_plugin.queues import QueueNames
+from celery_plugin.redact import Redactor
 from celery_plugin.requests import observe_requests
 from celery_plugin.script import Script
 from celery_plugin.settings import Settings, SettingsError, load
@@ -64,8 +69,12 @@ class _Watcher:
         self._worker = worker
         self._pid = os.getpid()
         self._queues = QueueNames(worker.app)
+        self._numbers = itertools.count(1)
         record = WorkerRecord(worker, new_worker_id(worker.hostname), settings.lease_seconds)
-        self._writer = Writer(Script(Keys(settings.prefix, int(database))), client, settings, record)
+        script = Script(Keys(settings.prefix, int(database)))
+        self._writer = Writer(script, client, settings, record)
+        from_child = partial(ToRedis, partial(make_client, *place), script, settings, record.worker_id)
+        self._progress = Progress(self._writer.observe, from_child, Redactor(settings.redact).repr_text)
         logger.info("celery_plugin: writing to %s under %r", _without_password(place.url), settings.prefix)
         self._depths = DepthMeter(worker.app, self._writer.observe, settings.lease_renew_seconds)
 
@@ -77,10 +86,11 @@ class _Watcher:
         # Celery keeps the class once it was asked for.
         events.__dict__.pop("Dispatcher", None)
         lend_dispatcher(self._worker.consumer)
-        observe_requests(self._worker.app, self._writer.observe)
+        observe_requests(self._worker.app, self._tell)
+        self._progress.watch()
         signals.task_received.connect(self._received, weak=False)
-        signals.task_revoked.connect(self._revoked, weak=False)
         signals.task_unknown.connect(self._unknown, weak=False)
+        signals.task_rejected.connect(self._invalid, weak=False)
         signals.worker_ready.connect(self._ready, weak=False)
         signals.worker_shutting_down.connect(self._shutting_down, weak=False)
         signals.worker_shutdown.connect(self._stop, weak=False)
@@ -93,20 +103,33 @@ class _Watcher:
     def _received(self, request: Any, **_: Any) -> None:
         if request.hostname == self._worker.hostname:
             fields = self._fields(request.request_dict, request.task)
+            request.sidecar_run = fields["run"]
             self._writer.observe(RECEIVED, {**fields, "request": weakref.ref(request)})
 
     def _fields(self, headers: Any, task: Any = None) -> dict[str, Any]:
         queue = self._queues.of(headers.get("delivery_info") or {})
-        return received_fields(headers, queue, getattr(task, "max_retries", None))
+        fields = received_fields(headers, queue, getattr(task, "max_retries", None))
+        return fields | {"run": next(self._numbers)}
 
-    def _revoked(self, sender: Any, request: Any, **_: Any) -> None:
-        if request.hostname == self._worker.hostname:
-            self._writer.observe(NAMED, self._fields(vars(request), sender))
+    def _tell(self, request: Any, event: str, fields: dict[str, Any]) -> None:
+        if request.sidecar_run is not None:
+            self._writer.observe(event, {**fields, "run": request.sidecar_run})
+        elif request.hostname == self._worker.hostname:
+            self._tell_unreceived(self._fields(request.request_dict, request.task), event, fields)
+
+    def _tell_unreceived(self, facts: dict[str, Any], event: str, ending: dict[str, Any]) -> None:
+        self._writer.observe(UNRECEIVED, {**facts, "event": event, "ending": ending})
 
     def _unknown(self, sender: Any, message: Any, name: str, id: str, **_: Any) -> None:  # noqa: A002  # Celery's
         if sender.hostname == self._worker.hostname:
-            facts = {"id": id, "task": name, "delivery_info": message.delivery_info}
-            self._writer.observe(NAMED, self._fields({**message.headers, **facts}))
+            facts = {"id": id, "task": name, "delivery_info": _delivery(message)}
+            ending = {"exception": f"NotRegistered({name!r})"}
+            self._tell_unreceived(self._fields({**message.headers, **facts}), "task-failed", ending)
+
+    def _invalid(self, sender: Any, message: Any, exc: BaseException | None, **_: Any) -> None:
+        if sender.hostname == self._worker.hostname and {"id", "task"} <= set(message.headers or ()):
+            facts = self._fields({**message.headers, "delivery_info": _delivery(message)})
+            self._tell_unreceived(facts, "task-rejected", {"exception": safe_repr(exc)})
 
     def _shutting_down(self, **_: Any) -> None:
         if os.getpid() == self._pid:
@@ -117,6 +140,10 @@ class _Watcher:
         if os.getpid() == self._pid:
             self._depths.stop()
             self._writer.stop()
+
+
+def _delivery(message: Any) -> dict[str, Any]:
+    return {**(message.delivery_info or {}), "priority": (message.properties or {}).get("priority")}
 
 
 def _without_password(url: str) -> str:

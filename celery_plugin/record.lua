@@ -10,6 +10,7 @@
 --   runs     a line a run, the shown one last: run TAB rank TAB status TAB worker TAB offset TAB M
 --              TAB where REST begins and ends in the record   (the shown one)
 --              TAB REST TAB extra                             (one that stands behind it)
+--            and first, with its time as its offset, one that has ended while others are open
 --   timeline [{"status":S,"at":seconds,"worker":W},…]         every step of every run of the id
 --
 -- KEYS  1 log  2 runs  3 active_tasks  4 waiting_tasks  5 finished_tasks  6 finished
@@ -85,9 +86,9 @@ local function merge(event, extra)
   return string.sub(event, 1, -2) .. ',' .. string.sub(extra, 2)
 end
 
--- tasks: task id → what this batch knows of it. runs: the open ones, the shown one last; record:
--- the shown one's, if this batch made it; finished: the record if it has ended; was: the hash that
--- held its record before this batch.
+-- tasks: task id → what this batch knows of it. runs: the open ones, the shown one last; over: how
+-- one of them has ended meanwhile; record: the shown one's, if this batch made it; finished: the
+-- record if it has ended; was: the hash that held its record before this batch.
 local tasks, touched = {}, {}
 
 local function split_line(line)
@@ -115,7 +116,14 @@ local function load(id)
   task = {runs = {}}
   local lines = redis.call('HGET', RUNS, id)
   if lines then
-    for line in string.gmatch(lines, '[^\n]+') do task.runs[#task.runs + 1] = split_line(line) end
+    for line in string.gmatch(lines, '[^\n]+') do
+      local run = split_line(line)
+      if run.rank == ENDED_RANK then
+        run.time, task.over = run.offset, run
+      else
+        task.runs[#task.runs + 1] = run
+      end
+    end
     task.was = hash_of(task.runs[#task.runs].rank)
   else
     task.finished = redis.call('HGET', FINISHED_TASKS, id) or nil
@@ -194,21 +202,26 @@ local function count_failure(time)
   redis.call('HDEL', COUNTERS, unpack(old))
 end
 
+-- What a run ends with whose task goes on elsewhere, or is over: another run's end says more.
+local GOES_ON = {pending = true, retrying = true, lost = true}
+
 local function close(task, place, step, previous)
   local was_shown = place == nil or place == #task.runs
   if place then table.remove(task.runs, place) end
   task.progress, task.progress_over = nil, any_progress
   local next_shown = task.runs[#task.runs]
-  if not was_shown then return end
   if next_shown then
+    if not GOES_ON[step.status] then task.over = step end
+    if not was_shown then return end
     task.record = show(task, next_shown, previous)
     next_shown.rest, next_shown.extra = nil, nil
-  else
-    task.record, task.finished = nil, show(task, step, previous)
-    task.ended_at = step.time
-    -- Given back to the broker: the run is over, the task is not.
-    if step.status == 'pending' then task.finished, task.timeline = nil, nil end
+    return
   end
+  if GOES_ON[step.status] and task.over then step = task.over end
+  task.record, task.finished = nil, show(task, step, previous)
+  task.ended_at, task.over = step.time, nil
+  -- Given back to the broker: the run is over, the task is not.
+  if step.status == 'pending' then task.finished, task.timeline = nil, nil end
 end
 
 local function advance(id, task, place, run, step, previous)
@@ -331,7 +344,11 @@ local function store(id, task)
   local shown = task.runs[#task.runs]
   if shown then
     local lines = {}
-    for place, run in ipairs(task.runs) do lines[place] = line_of(run) end
+    if task.over then
+      task.over.offset = task.over.time
+      lines[1] = line_of(task.over)
+    end
+    for _, run in ipairs(task.runs) do lines[#lines + 1] = line_of(run) end
     redis.call('HSET', RUNS, id, table.concat(lines, '\n'))
     local hash = hash_of(shown.rank)
     if task.record then redis.call('HSET', hash, id, task.record) end

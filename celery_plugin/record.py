@@ -155,18 +155,22 @@ def _extra(texts: Mapping[str, str], budget: int) -> str:
     left = budget - sum(len(f'"{name}":,') for name in texts) - 1
     encoded: dict[str, str] = {}
     for name in sorted(texts, key=lambda name: len(texts[name])):
-        encoded[name] = fit_text(texts[name], left // (len(texts) - len(encoded)))
+        # The end of a traceback says what happened.
+        budget = left // (len(texts) - len(encoded))
+        encoded[name] = fit_text(texts[name], budget, keep_end=name == "traceback")
         left -= _size(encoded[name])
     return "{" + ",".join(f'"{name}":{encoded[name]}' for name in texts) + "}"
 
 
-def fit_text(text: str, budget: int) -> str:
+def fit_text(text: str, budget: int, *, keep_end: bool = False) -> str:
     """Encode the text as JSON in at most so many bytes (but never less than an empty string)."""
     encoded = encode_text(text)
     while _size(encoded) > budget and text:
         # Escapes and other alphabets take more bytes than characters: come closer step by step.
-        text = text[: min(len(text) - 1, len(text) * max(budget - 8, 0) // _size(encoded))]
-        encoded = encode_text(text + "…") if text else '""'
+        kept = min(len(text) - 1, len(text) * max(budget - 8, 0) // _size(encoded))
+        text = text[len(text) - kept :] if keep_end else text[:kept]
+        shortened = f"…{text}" if keep_end else f"{text}…"
+        encoded = encode_text(shortened) if text else '""'
     return encoded
 
 

@@ -60,32 +60,28 @@ class Run:
 
 
 class RunTable:
-    """Task id → its open runs, oldest first. Belongs to the writer's thread."""
+    """Run id → run, of those that are open, oldest first. Belongs to the writer's thread."""
 
     def __init__(self) -> None:
-        self._open: dict[str, list[Run]] = {}
+        self._open: dict[str, Run] = {}
 
     def __len__(self) -> int:
-        return sum(map(len, self._open.values()))
+        return len(self._open)
 
     def __iter__(self) -> Iterator[Run]:
-        for runs in self._open.values():
-            yield from runs
+        return iter(self._open.values())
 
     def open(self, run: Run) -> None:
         """Add a run that was just received."""
-        self._open.setdefault(run.task_id, []).append(run)
+        self._open[run.id] = run
 
-    def oldest(self, task_id: str, rank: int) -> Run | None:
-        """The oldest open run of the id at a rank: Celery goes on with them in the order of receipt."""
-        return next((run for run in self._open.get(task_id, ()) if run.rank == rank), None)
+    def get(self, run_id: str) -> Run | None:
+        """Find an open run."""
+        return self._open.get(run_id)
 
     def remove(self, run: Run) -> None:
         """Take a run out."""
-        runs = self._open[run.task_id]
-        runs.remove(run)
-        if not runs:
-            del self._open[run.task_id]
+        del self._open[run.id]
 
     def close_all(self) -> list[Run]:
         """Remove and return every run."""

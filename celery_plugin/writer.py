@@ -386,6 +386,7 @@ class Writer:
             # What was only held goes back to the broker; what ran ends with its process.
             back = run.started_at is None
             run.reason = None if back else "worker_exited"
+            run.runtime = None if run.started_at is None else now - run.started_at
             self._tell(end(run, "pending" if back else "lost", now))
         self._to_announce.clear()
         self._look_for_strays = False

@@ -15,8 +15,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sidecar.backlog import Backlog
 from sidecar.broker import BrokerWatcher
 from sidecar.feed import Feed
+from sidecar.filters import FILTERS, SEARCH, TaskFilter, read_filter
+from sidecar.history import STATUSES as ENDED_STATUSES
+from sidecar.lost import View
+from sidecar.pages import check_parameters, read_limit
 from sidecar.problems import HANDLERS
-from sidecar.queries import Queries, check_parameters, read_cursor, read_limit
+from sidecar.pulse import Pulse
+from sidecar.queries import STATUSES as OPEN_STATUSES
+from sidecar.queries import Queries
 from sidecar.snapshot import Snapshots
 from sidecar.status import StatusBoard
 from sidecar.stream import EventStream, read_last_event_id
@@ -28,11 +34,13 @@ class Parts:
     """What runs behind the routes."""
 
     feed: Feed
+    view: View
     status: StatusBoard
     snapshots: Snapshots
     backlog: Backlog
     queries: Queries
     subscriber: Subscriber
+    pulse: Pulse
     broker: BrokerWatcher | None
 
     async def run(self) -> None:
@@ -40,6 +48,7 @@ class Parts:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.subscriber.run)
             tasks.start_soon(self.status.run)
+            tasks.start_soon(self.pulse.run, self.status.note_change)
             if self.broker is not None:
                 tasks.start_soon(self.broker.run)
 
@@ -53,8 +62,10 @@ def make_app(parts: Parts) -> Starlette:
         return JSONResponse(await queries.status(), headers=NO_STORE)
 
     async def tasks(request: Request) -> Response:
-        check_parameters(request.query_params, ("limit", "cursor"))
-        return _json(queries.tasks(read_limit(request.query_params), read_cursor(request.query_params)))
+        return _json(await queries.tasks(*_list_parameters(request, OPEN_STATUSES)))
+
+    async def history(request: Request) -> Response:
+        return _json(await queries.history(*_list_parameters(request, ENDED_STATUSES)))
 
     async def task(request: Request) -> Response:
         check_parameters(request.query_params, ())
@@ -74,13 +85,14 @@ def make_app(parts: Parts) -> Starlette:
     def events(request: Request) -> ASGIApp:
         check_parameters(request.query_params, ("last_event_id",))
         last = read_last_event_id(request.headers, request.query_params)
-        return EventStream(parts.feed, parts.status, parts.snapshots, parts.backlog, last)
+        return EventStream(parts.feed, parts.status, parts.snapshots, parts.backlog, parts.view, last)
 
     routes = [
         Route("/api/v1/queue/events", _Stream(events), methods=["GET"]),
         Route("/api/v1/queue/status", status),
         Route("/api/v1/queue/tasks", tasks),
         Route("/api/v1/queue/tasks/{task_id}", task),
+        Route("/api/v1/queue/history", history),
         Route("/api/v1/queue/workers", workers),
         Route("/livez", livez),
         Route("/readyz", readyz),
@@ -89,6 +101,13 @@ def make_app(parts: Parts) -> Starlette:
 
 
 NO_STORE = {"Cache-Control": "no-store"}
+
+
+def _list_parameters(request: Request, statuses: tuple[str, ...]) -> tuple[TaskFilter, int, str | None]:
+    """What every list takes: the filters, the limit and the cursor; raises BadParameter."""
+    given = request.query_params
+    check_parameters(given, (*FILTERS, SEARCH, "limit", "cursor"))
+    return read_filter(given.multi_items(), statuses), read_limit(given), given.get("cursor")
 
 
 def _json(body: bytes) -> Response:

@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from sidecar.bindings import BindingWatcher
 from sidecar.depths import BrokerFacts, QueueDepth, Reading, differ, measure, show_the_same
+from sidecar.heads import Heads
 from sidecar.tracking import Bell, TrackingConnection, connected, supervise
 
 __all__ = ["BrokerFacts", "BrokerWatcher", "QueueDepth"]
@@ -50,6 +51,7 @@ class BrokerWatcher:
         # Lists that cannot be read, already logged.
         self._unreadable: set[bytes] = set()
         self._depths: dict[str, QueueDepth] | None = None
+        self._heads = Heads()
         self._tracked = False
         self._polling_logged = False
         self._wake = Bell()
@@ -63,6 +65,11 @@ class BrokerWatcher:
     def depths(self) -> Mapping[str, QueueDepth] | None:
         """Depth by queue, empty queues too; None while the broker cannot be asked."""
         return self._depths
+
+    @property
+    def oldest_since(self) -> float | None:
+        """Since when the message waits at least that was seen first; None where it is not known."""
+        return self._heads.oldest_since
 
     def watch(self, queues: Iterable[str], facts: BrokerFacts) -> None:
         """Watch the queues that workers with these facts name, in place of what they named before.
@@ -127,8 +134,9 @@ class BrokerWatcher:
                     # A round that only checked must not make the next change wait.
                     if due_to_change:
                         await self._urgent.wait(COALESCE_SECONDS)
-                    await self._wake.wait(self._next_check - time.monotonic())
+                    await self._wake.wait(min(self._next_check, self._heads.next_look) - time.monotonic())
         finally:
+            self._heads.forget()
             self._set_depths(None)
             self._end_round()
 
@@ -141,6 +149,7 @@ class BrokerWatcher:
             await self._read(connection, self._stale)
         self._set_depths(measure(self._lists, self._readings))
         self._end_round()
+        await self._look_at_heads(connection)
 
     def _end_round(self) -> None:
         self._reading = False
@@ -173,6 +182,7 @@ class BrokerWatcher:
 
     async def _read(self, connection: TrackingConnection, keys: Iterable[bytes]) -> None:
         asked = [key for key in keys if key in self._lists]
+        self._heads.note_change(asked)
         # Before asking: what is pushed from here on may be newer than the answer.
         self._stale.difference_update(asked)
         answers = await connection.ask(*(("LLEN", key) for key in asked))
@@ -184,6 +194,16 @@ class BrokerWatcher:
         if forbidden and not self._readings:
             # Not one list may be read: that is "could not be asked", never "nothing waits".
             raise forbidden[0]
+
+    async def _look_at_heads(self, connection: TrackingConnection) -> None:
+        """Last, when those who waited for the depths have them: a message may be large."""
+        keys, before = self._heads.due(self._lists, self._readings), self._heads.oldest_since
+        # Not LINDEX, which answers null where a list has gone: no command here may.
+        answers = await connection.ask(*(("LRANGE", key, -1, -1) for key in keys))
+        for key, answer in zip(keys, answers, strict=True):
+            self._heads.take(key, answer)
+        if self._heads.oldest_since != before:
+            self._on_change()
 
     def _take(self, key: bytes, answer: Any, at: float) -> None:
         if not isinstance(answer, ResponseError):

@@ -17,15 +17,17 @@ def make_client(url: str, *, protocol: int = 3) -> Redis:
 
     redis-py's own retries hide an outage from the one who must tell the viewers of it.
     """
+    # redis-py does not know it for a unix socket.
+    only_tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     return Redis.from_url(
         url,
         protocol=protocol,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_keepalive=True,
         retry=Retry(NoBackoff(), 0),
         decode_responses=False,
         client_name="celery-sidecar",
+        **only_tcp,
     )
 
 

@@ -32,10 +32,10 @@ class BrokerFacts:
 
 @dataclass(frozen=True)
 class QueueDepth:
-    """How many messages wait in a queue; ``by_priority`` leaves out the steps where none does."""
+    """How many messages wait in a queue; ``by_priority`` leaves out empty steps, None: not known."""
 
     pending: int
-    by_priority: dict[int, int]
+    by_priority: dict[int, int] | None
     measured_at: float
 
 

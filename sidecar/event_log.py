@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 
 from sse_starlette.event import ServerSentEvent
 
@@ -27,6 +27,8 @@ class Frame:
 
     offset: int
     lean: bytes
+    # Made by this sidecar behind the event with that offset: it has no id, and is not replayed.
+    view: bool = False
 
 
 def make_frame(epoch: str, entry: LogEntry, event_type: str | None) -> Frame:
@@ -40,16 +42,22 @@ def _bare_id(position: Position) -> bytes:
 
 
 class EventLog:
-    """Frames without a hole, from one epoch; a viewer is a position in it."""
+    """Frames without a hole, from one epoch, and between them those of the view; a viewer is a place in it.
+
+    Places count frames from the start of the process; offsets count events in Redis. Only the latter can be
+    compared between two sidecars.
+    """
 
     def __init__(self, length: int = LENGTH) -> None:
         self._length = length
         self._frames: deque[Frame] = deque()
         self.position = Position("", 0)
+        self.end = 0
 
     def restart(self, position: Position) -> None:
-        """Begin anew behind a position."""
+        """Begin anew behind a position; every place of before has been left behind."""
         self._frames.clear()
+        self.end += 1
         self.position = position
 
     def adopt(self, epoch: str) -> None:
@@ -61,7 +69,15 @@ class EventLog:
         if entry.offset != self.position.offset + 1:
             raise AssertionError(f"offset {entry.offset} does not follow {self.position.offset}")
         self.position = Position(self.position.epoch, entry.offset)
-        self._frames.append(make_frame(self.position.epoch, entry, event_type))
+        self._add(make_frame(self.position.epoch, entry, event_type))
+
+    def append_view(self, event_type: str, event: bytes) -> None:
+        """Add what this sidecar has to say itself at this offset."""
+        self._add(Frame(self.position.offset, sse(event_type, event), view=True))
+
+    def _add(self, frame: Frame) -> None:
+        self.end += 1
+        self._frames.append(frame)
         # Two, so that what was put back goes again, but not before its viewers have taken it.
         for _ in range(min(2, len(self._frames) - self._length)):
             self._frames.popleft()
@@ -79,13 +95,23 @@ class EventLog:
             and self.first <= position.offset + 1 <= self.position.offset + 1
         )
 
-    def after(self, offset: int) -> Iterator[Frame]:
-        """The frames behind an offset that the log holds."""
+    def holds_place(self, place: int) -> bool:
+        """Tell whether every frame since a place is here."""
+        return self.end - len(self._frames) <= place
+
+    def since(self, place: int) -> Iterator[Frame]:
+        """The frames that came behind a place that the log holds."""
         # From the right, where the viewers are: a deque is slow in its middle.
-        missing = self.position.offset - offset
-        return reversed(list(islice(reversed(self._frames), missing)))
+        return reversed(list(islice(reversed(self._frames), self.end - place)))
+
+    def after(self, offset: int) -> Iterator[Frame]:
+        """The events behind an offset that the log holds, without the view."""
+        later = takewhile(lambda frame: frame.offset > offset, reversed(self._frames))
+        return reversed([frame for frame in later if not frame.view])
 
     @property
     def first(self) -> int:
-        """The offset of the oldest frame, or of the next one where there is none."""
-        return self._frames[0].offset if self._frames else self.position.offset + 1
+        """The offset of the oldest event, or of the next one where there is none."""
+        if not self._frames:
+            return self.position.offset + 1
+        return self._frames[0].offset + self._frames[0].view

@@ -62,6 +62,10 @@ class Feed:
         self.state.apply(entry, event)
         self.log.append(entry, event["type"])
 
+    def show(self, event_type: str, event: bytes) -> None:
+        """Tell those who watch what no event of the log says; whoever calls it wakes them."""
+        self.log.append_view(event_type, event)
+
     def pass_over(self, what: str, error: Exception) -> None:
         """Count what cannot be read; it is logged ever less often, as there may be a flood of it."""
         self.unreadable += 1

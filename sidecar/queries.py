@@ -1,24 +1,28 @@
-"""Questions that are answered at once, from the state in memory."""
+"""Questions that are answered at once, from the state in memory, and those that Redis is asked for."""
 
 from __future__ import annotations
 
-import base64
-import heapq
 import json
-from collections.abc import Mapping
 from typing import Any
 
-from celery_plugin.contract import JSON
+import anyio.lowlevel
+
+from celery_plugin.contract import JSON, WAITING_STATUSES
 from sidecar.feed import Feed, Link
-from sidecar.problems import BadParameter, Unavailable, UnknownTask
-from sidecar.state import State, Task, Unreadable, read_event
+from sidecar.filters import TaskFilter
+from sidecar.history import History
+from sidecar.pages import LOOKED_AT_MAX, bad_cursor, make_page, read_cursor, write_cursor
+from sidecar.problems import Unavailable, UnknownTask
+from sidecar.state import State, Unreadable, read_event
 from sidecar.status import StatusBoard
 from sidecar.store import Store, StoreUnavailable
+from sidecar.tasks import Task, TaskGroup
 
-LIMIT_DEFAULT = 100
-LIMIT_MAX = 1000
+STATUSES = ("active", "reserved", "scheduled", "lost")
+# So many tasks are looked at in one step of the loop: about 1 ms.
+STEP_TASKS = 500
 
-# Where a task stands in a list: the active ones first, each group in the order of receipt.
+# Where a task stands in a list: its group (active, lost, waiting), and within it the order of receipt.
 SortKey = tuple[int, float, str]
 
 
@@ -35,37 +39,62 @@ class Queries:
         self._require_fresh()
         return await self._status.refresh()
 
-    def tasks(self, limit: int, after: SortKey | None) -> bytes:
-        """A page of the tasks that workers have, as JSON: ``{"tasks":[…],"next":cursor or null}``."""
+    async def tasks(self, wanted: TaskFilter, limit: int, cursor: str | None) -> bytes:
+        """A page of the tasks that workers have, as JSON."""
         self._require_fresh()
-        page = _page(self._feed.state, limit + 1, after)
-        more = len(page) > limit
-        cursor = write_cursor(_sort_key(page[limit - 1])) if more else None
-        records = b",".join(task.record for task in page[:limit])
-        return b'{"tasks":[' + records + b'],"next":' + json.dumps(cursor).encode() + b"}"
+        after = None if cursor is None else read_sort_key(cursor)
+        found: list[tuple[SortKey, Task]] = []
+        looked_at = 0
+        while tasks := _next_tasks(self._feed.state, wanted, after):
+            found += [(key, task) for key, task in tasks if wanted.admits(task) and wanted.finds(task.record)]
+            after = tasks[-1][0]
+            looked_at += len(tasks)
+            if len(found) > limit:
+                return _page(found[:limit], found[limit - 1][0])
+            if looked_at >= LOOKED_AT_MAX:
+                return _page(found, after)
+            await anyio.lowlevel.checkpoint()
+        return _page(found, None)
 
-    async def task(self, task_id: str) -> bytes:
-        """The record of a task that a worker has or that has ended lately."""
+    async def history(self, wanted: TaskFilter, limit: int, cursor: str | None) -> bytes:
+        """A page of the tasks that have ended, as JSON."""
         self._require_fresh()
-        task = self._feed.state.task(task_id)
-        if task is not None:
-            return task.record
         try:
-            finished = await self._store.finished_task(task_id)
-            read_event(finished or b"")
+            return await History(self._store).page(wanted, limit, cursor)
         except StoreUnavailable as error:
             raise Unavailable from error
-        except Unreadable:
-            finished = None
-        if finished is None:
+
+    async def task(self, task_id: str) -> bytes:
+        """The record of a task that a worker has or that has ended lately, with its timeline."""
+        self._require_fresh()
+        try:
+            record, timeline = await self._task(task_id)
+        except StoreUnavailable as error:
+            raise Unavailable from error
+        if record is None:
             raise UnknownTask(f"no worker has, or lately had, the task {task_id[:100]}")
-        return finished
+        return record.rstrip()[:-1] + b',"timeline":' + _checked_timeline(timeline) + b"}"
+
+    async def _task(self, task_id: str) -> tuple[bytes | None, bytes | None]:
+        finished, timeline = await self._store.kept(task_id)
+        task = self._feed.state.task(task_id)
+        if task is None and finished is None:
+            # It may have ended, or begun, between the two looks.
+            finished, timeline = await self._store.kept(task_id)
+            task = self._feed.state.task(task_id)
+        if task is not None:
+            return task.record, timeline
+        try:
+            read_event(finished or b"")
+        except Unreadable:
+            return None, None
+        return finished, timeline
 
     def workers(self) -> JSON:
         """Every worker that is known, and whether its lease runs."""
         self._require_fresh()
         workers = [
-            {**worker, "alive": self._status.alive(worker)} for worker in self._feed.state.workers.values()
+            {**worker, "alive": worker["status"] != "offline"} for worker in self._feed.state.shown_workers()
         ]
         return {"workers": sorted(workers, key=lambda worker: str(worker["worker"]))}
 
@@ -82,45 +111,48 @@ class Queries:
             raise Unavailable
 
 
-def _sort_key(task: Task) -> SortKey:
-    return (0 if task.status == "active" else 1, task.received_at, task.task_id)
+def _next_tasks(state: State, wanted: TaskFilter, after: SortKey | None) -> list[tuple[SortKey, Task]]:
+    """Up to STEP_TASKS tasks behind a place among which the wanted ones are; empty at the end."""
+    first, place = (0, None) if after is None else (after[0], after[1:])
+    for number, (group, statuses) in enumerate(_groups(state)):
+        if number < first or (wanted.statuses and wanted.statuses.isdisjoint(statuses)):
+            continue
+        if tasks := _next_of(group, wanted, place if number == first else None):
+            return [((number, *task.place), task) for task in tasks]
+    return []
 
 
-def _page(state: State, count: int, after: SortKey | None) -> list[Task]:
-    tasks = [*state.active.values(), *state.waiting.values()]
-    if after is not None:
-        tasks = [task for task in tasks if _sort_key(task) > after]
-    return heapq.nsmallest(count, tasks, key=_sort_key)
+def _groups(state: State) -> tuple[tuple[TaskGroup, tuple[str, ...]], ...]:
+    """The groups in the order of the list, and which statuses their tasks have."""
+    return (state.active, ("active",)), (state.lost, ("lost",)), (state.waiting, WAITING_STATUSES)
 
 
-def read_limit(parameters: Mapping[str, str]) -> int:
-    """Parse ``limit``; raises BadParameter."""
-    value = parameters.get("limit", str(LIMIT_DEFAULT))
-    if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= LIMIT_MAX):
-        raise BadParameter("limit", f"a number from 1 to {LIMIT_MAX}")
-    return int(value)
+def _next_of(group: TaskGroup, wanted: TaskFilter, place: tuple[float, str] | None) -> list[Task]:
+    if not wanted.task_ids:
+        return group.after(place, STEP_TASKS)
+    tasks = [group[task_id] for task_id in wanted.task_ids if task_id in group]
+    return sorted(
+        (task for task in tasks if place is None or task.place > place), key=lambda task: task.place
+    )
 
 
-def write_cursor(key: SortKey) -> str:
-    """Encode a place in a list; opaque to clients."""
-    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+def _page(found: list[tuple[SortKey, Task]], next_key: SortKey | None) -> bytes:
+    cursor = None if next_key is None else write_cursor(next_key)
+    return make_page((task.record for _, task in found), cursor)
 
 
-def read_cursor(parameters: Mapping[str, str]) -> SortKey | None:
-    """Parse ``cursor``; raises BadParameter."""
-    value = parameters.get("cursor")
-    if value is None:
-        return None
+def read_sort_key(cursor: str) -> SortKey:
+    """Read a cursor of the list of tasks; raises BadParameter."""
     try:
-        parsed: Any = json.loads(base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-        group, received_at, task_id = parsed
+        group, received_at, task_id = read_cursor(cursor)
         return int(group), float(received_at), str(task_id)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise BadParameter("cursor", "the value of next in the answer before") from error
+    except (ValueError, TypeError, OverflowError) as error:
+        raise bad_cursor() from error
 
 
-def check_parameters(parameters: Mapping[str, str], allowed: tuple[str, ...]) -> None:
-    """Refuse a parameter that would be passed over in silence; raises BadParameter."""
-    for name in parameters:
-        if name not in allowed:
-            raise BadParameter(name[:100], f"one of {', '.join(allowed)}" if allowed else "left out")
+def _checked_timeline(timeline: bytes | None) -> bytes:
+    try:
+        steps: Any = json.loads(timeline or b"[]")
+    except (ValueError, RecursionError):
+        return b"[]"
+    return timeline or b"[]" if isinstance(steps, list) else b"[]"

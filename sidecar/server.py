@@ -19,6 +19,8 @@ from sidecar.backlog import Backlog
 from sidecar.broker import BrokerWatcher
 from sidecar.connections import make_client
 from sidecar.feed import Feed
+from sidecar.lost import View
+from sidecar.pulse import Measured, Pulse
 from sidecar.queries import Queries
 from sidecar.settings import Settings
 from sidecar.snapshot import Snapshots
@@ -91,18 +93,21 @@ async def _parts(settings: Settings) -> AsyncIterator[Parts]:
 def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis | None) -> Parts:
     database = client.connection_pool.connection_kwargs.get("db") or 0
     keys = Keys(settings.prefix, int(database))
-    store, feed = Store(client, keys), Feed()
-    status = StatusBoard(store, feed, settings.queues)
+    store, feed, measured = Store(client, keys), Feed(), Measured()
+    view = View(feed)
+    status = StatusBoard(feed, measured, settings.queues)
     watcher = BrokerWatcher(broker, settings.queues, status.note_change) if broker is not None else None
     if watcher is not None:
         status.reads(watcher)
     return Parts(
         feed=feed,
+        view=view,
         status=status,
         snapshots=Snapshots(feed, status),
         backlog=Backlog(store, feed),
         queries=Queries(feed, status, store),
-        subscriber=Subscriber(subscriptions, keys, store, feed),
+        subscriber=Subscriber(subscriptions, keys, store, feed, view),
+        pulse=Pulse(store, feed, view, measured, settings.queues),
         broker=watcher,
     )
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import anyio
 
 from celery_plugin.contract import JSON, EventType, Position, encode
 from sidecar.event_log import sse
 from sidecar.feed import Feed
-from sidecar.state import Task
+from sidecar.state import State
 from sidecar.status import StatusBoard
+from sidecar.tasks import Task
 
 MAX_AGE_SECONDS = 1.0
 PART_TASKS = 500
@@ -30,6 +31,7 @@ class Snapshot:
 
     frames: tuple[bytes, ...]
     position: Position
+    place: int
     made_at: float
 
 
@@ -42,24 +44,33 @@ class Snapshots:
         self._latest: Snapshot | None = None
 
     def latest(self) -> Snapshot:
-        """The shared snapshot; from its position the log can be followed."""
+        """The shared snapshot; from its place the log can be followed."""
         latest = self._latest
         fresh = latest is not None and anyio.current_time() - latest.made_at <= MAX_AGE_SECONDS
-        if latest is None or not fresh or not self._feed.log.holds(latest.position):
-            latest = Snapshot(tuple(self._frames()), self._feed.position, anyio.current_time())
+        if latest is None or not fresh or not self._feed.log.holds_place(latest.place):
+            frames, log = tuple(self._frames()), self._feed.log
+            latest = Snapshot(frames, log.position, log.end, anyio.current_time())
             self._latest = latest
         return latest
 
     def _frames(self) -> Iterator[bytes]:
         state = self._feed.state
-        tasks = [*state.active.values(), *islice(state.waiting.values(), WAITING_MAX)]
+        running, waiting = _by_rank(state)
+        tasks = [*running, *waiting[:WAITING_MAX]]
         head: JSON = {"type": EventType.SNAPSHOT, "queue_status": self._status.current()}
-        head |= {"workers": list(state.workers.values()), "truncated": len(state.waiting) > WAITING_MAX}
+        head |= {"workers": state.shown_workers(), "truncated": len(waiting) > WAITING_MAX}
         yield _part(encode(head), tasks[:PART_TASKS])
         for start in range(PART_TASKS, len(tasks), PART_TASKS):
             yield _part(encode({"type": EventType.SNAPSHOT}), tasks[start : start + PART_TASKS])
         position = self._feed.position
         yield sse(EventType.LIVE, encode({"type": EventType.LIVE, "position": str(position)}), position)
+
+
+def _by_rank(state: State) -> tuple[list[Task], list[Task]]:
+    """The tasks that run or ran when they were lost, and the others, of which a few more than are shown."""
+    ran = [task for task in state.lost.values() if task.was is not None and task.was.status == "active"]
+    others = (task for task in state.lost.values() if task.was is None or task.was.status != "active")
+    return [*state.active.values(), *ran], [*islice(chain(others, state.waiting.values()), WAITING_MAX + 1)]
 
 
 def _part(head: str, tasks: Iterable[Task]) -> bytes:

@@ -8,48 +8,49 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import replace
 from sys import intern
 from typing import Any
 
 from celery_plugin.contract import JSON, WAITING_STATUSES, EventType, LogEntry, encode, split_record
-
-
-@dataclass(slots=True)
-class Task:
-    """A task that a worker has; its JSON stays in bytes, 110,000 parsed ones would not fit."""
-
-    task_id: str
-    status: str
-    offset: int
-    received_at: float
-    event: bytes
-    extra: bytes
-
-    @property
-    def record(self) -> bytes:
-        """The event and the extra as one JSON object."""
-        if self.extra == b"{}":
-            return self.event
-        return self.event[:-1] + b"," + self.extra[1:]
+from sidecar.tasks import Task, TaskGroup
 
 
 class State:
-    """Task id → task, worker id → record; knows nothing of Redis."""
+    """Task id → task, worker id → record; knows nothing of Redis.
+
+    Each task is in one of three groups: ``active``, ``waiting``, or ``lost``, where the lease of its worker
+    has ended; the log has told nothing of such an end, and what it tells next of the task replaces it.
+    """
 
     def __init__(self) -> None:
-        self.active: dict[str, Task] = {}
-        self.waiting: dict[str, Task] = {}
+        self.active = TaskGroup()
+        self.waiting = TaskGroup()
+        self.lost = TaskGroup()
         self.workers: dict[str, JSON] = {}
+        # Worker id → the record as it is shown, of a worker whose lease has ended without a word from it.
+        self.ended_workers: dict[str, JSON] = {}
+        # Worker id → how many tasks it has that are not shown as lost.
+        self.held: Counter[str] = Counter()
         self._waiting_by_status: Counter[str] = Counter()
 
     def count(self, status: str) -> int:
         """How many tasks are in a status that a worker's task can have."""
-        return len(self.active) if status == "active" else self._waiting_by_status[status]
+        if status in WAITING_STATUSES:
+            return self._waiting_by_status[status]
+        return len(self._group(status))
 
     def task(self, task_id: str) -> Task | None:
-        """Find a task that a worker has."""
-        return self.active.get(task_id) or self.waiting.get(task_id)
+        """Find a task that a worker has, or is thought to have lost."""
+        return self.active.get(task_id) or self.waiting.get(task_id) or self.lost.get(task_id)
+
+    def worker(self, worker_id: str) -> JSON | None:
+        """The record of a worker as it is shown."""
+        return self.ended_workers.get(worker_id) or self.workers.get(worker_id)
+
+    def shown_workers(self) -> list[JSON]:
+        """The record of each worker as it is shown."""
+        return [self.ended_workers.get(worker_id, record) for worker_id, record in self.workers.items()]
 
     def load_task(self, record: JSON) -> None:
         """Take a task from its record; an older one than is known is passed over; raises Unreadable."""
@@ -63,14 +64,33 @@ class State:
         """Take a worker from its record; raises Unreadable."""
         if record["type"] != EventType.WORKER_STATUS:
             raise Unreadable("it is no worker")
-        self.workers[record["worker_id"]] = {name: value for name, value in record.items() if name != "batch"}
+        self._set_worker({name: value for name, value in record.items() if name != "batch"})
 
     def apply(self, entry: LogEntry, event: JSON) -> None:
         """Apply an event of the log."""
         if event["type"] == EventType.TASK_STATUS:
             self._apply_task(entry, event)
         elif event["type"] == EventType.WORKER_STATUS:
-            self.workers[event["worker_id"]] = event
+            self._set_worker(event)
+
+    def lose(self, task: Task, event: bytes) -> Task:
+        """Show a task as lost, with this event; return it as it is shown."""
+        self._remove(task)
+        lost = replace(task, status="lost", event=event, was=task)
+        self._add(lost)
+        return lost
+
+    def find(self, lost: Task) -> Task:
+        """Show a lost task as its worker told of it last; return it so."""
+        if lost.was is None:
+            raise AssertionError(f"{lost.task_id} is not lost")
+        self._remove(lost)
+        self._add(lost.was)
+        return lost.was
+
+    def _set_worker(self, record: JSON) -> None:
+        self.workers[record["worker_id"]] = record
+        self.ended_workers.pop(record["worker_id"], None)
 
     def _apply_task(self, entry: LogEntry, event: JSON) -> None:
         task_id, status = event["task_id"], event["status"]
@@ -80,22 +100,54 @@ class State:
                 return
             self._remove(known)
         if status == "active" or status in WAITING_STATUSES:
-            received_at = float(event.get("received_at") or 0.0)
-            self._add(Task(task_id, intern(status), entry.offset, received_at, entry.event, entry.extra))
+            self._add(_task(entry, event))
 
     def _add(self, task: Task) -> None:
-        if task.status == "active":
-            self.active[task.task_id] = task
-        else:
-            self.waiting[task.task_id] = task
+        self._group(task.status).add(task)
+        if task.status in WAITING_STATUSES:
             self._waiting_by_status[task.status] += 1
+        if task.status != "lost":
+            self.held[task.worker_id] += 1
 
     def _remove(self, task: Task) -> None:
-        if task.status == "active":
-            del self.active[task.task_id]
-        else:
-            del self.waiting[task.task_id]
+        self._group(task.status).discard(task)
+        if task.status in WAITING_STATUSES:
             self._waiting_by_status[task.status] -= 1
+        if task.status != "lost":
+            self.held[task.worker_id] -= 1
+            if not self.held[task.worker_id]:
+                del self.held[task.worker_id]
+
+    def _group(self, status: str) -> TaskGroup:
+        if status == "active":
+            return self.active
+        return self.lost if status == "lost" else self.waiting
+
+
+def _task(entry: LogEntry, event: JSON) -> Task:
+    return Task(
+        task_id=event["task_id"],
+        status=intern(event["status"]),
+        offset=entry.offset,
+        received_at=float(event.get("received_at") or 0.0),
+        task_name=_shared(event.get("task_name")),
+        queue=_shared(event.get("queue")),
+        worker=_shared(event.get("worker")),
+        worker_id=intern(worker_id_of(event)),
+        event=entry.event,
+        extra=entry.extra,
+    )
+
+
+def _shared(name: object) -> str:
+    """A name that many tasks have in common; empty where there is none."""
+    return intern(name) if isinstance(name, str) else ""
+
+
+def worker_id_of(event: JSON) -> str:
+    """The id of the worker that has, or had, the task of an event; empty where the event does not say."""
+    run = event.get("run")
+    return run.rpartition("/")[0] if isinstance(run, str) else ""
 
 
 class Unreadable(ValueError):
@@ -115,10 +167,17 @@ def read_event(text: bytes) -> JSON:
     return event
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")  # a browser could not read what has it
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 def read_object(text: bytes) -> JSON:
     """Parse a JSON object; raises Unreadable."""
     try:
-        parsed: Any = json.loads(text)
+        parsed: Any = _DECODER.decode(text.decode())
     except (ValueError, RecursionError) as error:
         raise Unreadable("it is no JSON") from error
     if not isinstance(parsed, dict):

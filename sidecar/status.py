@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Mapping
 
 import anyio
 
 from celery_plugin.contract import JSON, EventType, encode
-from sidecar.broker import BrokerFacts, BrokerWatcher, QueueDepth
+from sidecar.broker import BrokerFacts, BrokerWatcher
 from sidecar.event_log import sse
 from sidecar.feed import Feed, Link
-from sidecar.store import Leases, Store, StoreUnavailable
-
-logger = logging.getLogger(__name__)
+from sidecar.pulse import Measured
+from sidecar.queues import Sources, is_elsewhere, list_queues, names_of, sum_of
 
 # A viewer sees ten figures a second at most; the first of a quiet moment at once.
 INTERVAL_SECONDS = 0.1
-LEASES_SECONDS = 1.0
 # What a worker takes from the broker's list it tells of a few ms later; until then the task is nowhere.
 SETTLE_SECONDS = 0.01
 
@@ -26,12 +22,11 @@ SETTLE_SECONDS = 0.01
 class StatusBoard:
     """Keeps the current ``queue_status`` and tells the feed when it has changed."""
 
-    def __init__(self, store: Store, feed: Feed, extra_queues: tuple[str, ...]) -> None:
-        self._store = store
+    def __init__(self, feed: Feed, measured: Measured, extra_queues: tuple[str, ...]) -> None:
         self._feed = feed
+        self._measured = measured
         self._extra_queues = extra_queues
         self._broker: BrokerWatcher | None = None
-        self._leases = Leases({})
         self._changed = anyio.Event()
         self._shown: JSON = {}
         self.version = 0
@@ -48,7 +43,6 @@ class StatusBoard:
     async def run(self) -> None:
         """Keep the figures up to date."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._read_leases)
             tasks.start_soon(self._follow_feed)
             while True:
                 await self._changed.wait()
@@ -59,13 +53,11 @@ class StatusBoard:
 
     async def refresh(self) -> JSON:
         """Read what is known to have changed in the broker, and return the figures of now."""
-        if any(self._lease_unknown(worker) for worker in self._feed.state.workers.values()):
-            await self._load_leases()
-        # Last: what a worker takes after this reading is counted twice until the next one.
+        # What a worker takes after this reading is counted twice until the next one.
         if self._broker is not None:
             await self._broker.refresh()
         current = self.current()
-        shown = _shown(current)
+        shown = self._without_clocks(current)
         if shown != self._shown and self._feed.link is not Link.STARTING:
             self._shown = shown
             self.version += 1
@@ -73,17 +65,14 @@ class StatusBoard:
             self._feed.wake()
         return current
 
-    def alive(self, worker: JSON) -> bool:
-        """Tell whether a worker has not said that it ended and its lease runs."""
-        return worker["status"] != "offline" and self._leases.alive(worker["worker_id"])
-
     def current(self) -> JSON:
         """The figures of now, as far as the broker has been read."""
-        state = self._feed.state
-        alive = [worker for worker in state.workers.values() if self.alive(worker)]
-        depths = self._broker.depths if self._broker is not None else None
-        pending = None if depths is None else sum(depth.pending for depth in depths.values())
+        state, now = self._feed.state, time.time()
+        online = [worker for worker in state.shown_workers() if worker["status"] != "offline"]
+        queues = list_queues(online, self._extra_queues, self._sources())
+        pending = sum_of(queues)
         active, reserved, scheduled = (state.count(status) for status in ("active", "reserved", "scheduled"))
+        since = self._oldest_since()
         return {
             "type": EventType.QUEUE_STATUS,
             "total_tasks": None if pending is None else pending + reserved + scheduled + active,
@@ -91,38 +80,34 @@ class StatusBoard:
             "pending_tasks": pending,
             "reserved_tasks": reserved,
             "scheduled_tasks": scheduled,
-            "workers_online": len(alive),
-            "queues": self._queues(depths, alive),
-            "server_time": round(time.time(), 6),
+            "lost_tasks": state.count("lost"),
+            "failed_last_hour": self._measured.failed_last_hour,
+            "oldest_waiting_s": None if since is None else round(max(0.0, now - since), 3),
+            "workers_online": len(online),
+            "queues": queues,
+            "server_time": round(now, 6),
         }
 
-    def _queues(self, depths: Mapping[str, QueueDepth] | None, alive: list[JSON]) -> list[JSON]:
-        consumed = [queue for worker in alive for queue in worker.get("queues") or ()]
-        names = {*consumed, *self._extra_queues, *(depths or ())}
-        return [_queue(name, (depths or {}).get(name), consumed.count(name)) for name in sorted(names)]
+    def _sources(self) -> Sources:
+        return Sources(self._broker.depths if self._broker is not None else {}, self._measured.depths)
 
-    async def _read_leases(self) -> None:
-        while True:
-            await self._load_leases()
-            self._changed.set()
-            await anyio.sleep(LEASES_SECONDS)
+    def _oldest_since(self) -> float | None:
+        return self._broker.oldest_since if self._broker is not None else None
 
-    async def _load_leases(self) -> None:
-        try:
-            self._leases = await self._store.leases()
-        except StoreUnavailable as error:
-            logger.debug("leases cannot be read: %s", error)  # the subscriber says it aloud
-
-    def _lease_unknown(self, worker: JSON) -> bool:
-        return worker["status"] != "offline" and worker["worker_id"] not in self._leases.seconds_left
+    def _without_clocks(self, figures: JSON) -> JSON:
+        """What a viewer would see change: everything but how late it is."""
+        queues = [
+            {name: value for name, value in queue.items() if name != "measured_at"}
+            for queue in figures["queues"]
+        ]
+        return {**figures, "queues": queues, "oldest_waiting_s": self._oldest_since(), "server_time": None}
 
     async def _follow_feed(self) -> None:
         seen: tuple[int, int] | None = None
         while True:
-            workers = self._feed.state.workers
-            if seen != (now := (id(self._feed.state), self._feed.position.offset)):
+            if seen != (now := (id(self._feed.state), self._feed.log.end)):
                 seen = now
-                self._watch_queues_of(list(workers.values()))
+                self._watch_queues_of(list(self._feed.state.workers.values()))
                 self._changed.set()
             await self._feed.wait()
 
@@ -131,30 +116,10 @@ class StatusBoard:
             return
         by_facts: dict[BrokerFacts, set[str]] = {}
         for worker in workers:
-            facts = _facts(worker.get("broker") or {})
-            by_facts.setdefault(facts, set()).update(worker.get("queues") or ())
+            if not is_elsewhere(worker):
+                by_facts.setdefault(_facts(worker.get("broker") or {}), set()).update(names_of([worker]))
         for facts, queues in by_facts.items():
             self._broker.watch(queues, facts)
-
-
-def _queue(name: str, depth: QueueDepth | None, consumers: int) -> JSON:
-    return {
-        "name": name,
-        "pending": depth.pending if depth else None,
-        "by_priority": {str(priority): count for priority, count in depth.by_priority.items()}
-        if depth
-        else None,
-        "consumers": consumers,
-        "measured_at": round(depth.measured_at, 6) if depth else None,
-    }
-
-
-def _shown(figures: JSON) -> JSON:
-    """What a viewer would see change: everything but the times of measuring."""
-    queues = [
-        {name: value for name, value in queue.items() if name != "measured_at"} for queue in figures["queues"]
-    ]
-    return {**figures, "queues": queues, "server_time": None}
 
 
 def _facts(broker: JSON) -> BrokerFacts:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -15,6 +16,7 @@ from celery_plugin.contract import Keys, LogEntry, Position
 # One HSCAN step; 110,000 records in one go would stall Redis and the loop.
 SCAN_COUNT = 500
 FILL_COUNT = 1000
+HISTORY_COUNT = 200
 
 # What stands for the log where no plugin has ever written.
 NOTHING_YET = Position("0" * 16, 0)
@@ -30,13 +32,22 @@ class Trimmed(Exception):
 
 @dataclass(frozen=True)
 class Leases:
-    """Worker id → seconds until its lease ends (negative: it has), by Redis's clock."""
+    """Worker id → when its lease ends, the time of reading, and the end of the log just after it.
 
-    seconds_left: dict[str, float]
+    All by Redis's clock. What is behind that position is newer than the reading.
+    """
 
-    def alive(self, worker_id: str) -> bool:
+    ends: dict[str, float]
+    now: float
+    position: Position
+
+    def run(self, worker_id: str) -> bool:
         """Tell whether the worker's lease still runs."""
-        return self.seconds_left.get(worker_id, -1.0) > 0
+        return self.ends.get(worker_id, -math.inf) > self.now
+
+
+# A place in the history: the end of a task, and its id as Redis orders it.
+HistoryPlace = tuple[float, bytes]
 
 
 class Store:
@@ -48,7 +59,9 @@ class Store:
 
     async def position(self) -> Position:
         """The end of the log."""
-        epoch, offset = await self._ask(self._client.hmget(self._keys.log, "epoch", "offset"))
+        return self._position(*await self._ask(self._client.hmget(self._keys.log, "epoch", "offset")))
+
+    def _position(self, epoch: bytes | None, offset: bytes | None) -> Position:
         if not (epoch and offset):
             return NOTHING_YET
         try:
@@ -79,15 +92,65 @@ class Store:
         pipeline = self._client.pipeline(transaction=False)
         pipeline.time()
         pipeline.zrange(self._keys.leases, 0, -1, withscores=True)
-        (seconds, micros), ends = await self._ask(pipeline.execute())
-        now = seconds + micros / 1e6
-        return Leases({worker.decode("utf-8", "replace"): end - now for worker, end in ends})
+        # Last: what was written before the leases were read is then before this.
+        pipeline.hmget(self._keys.log, "epoch", "offset")
+        (seconds, micros), ends, log = await self._ask(pipeline.execute())
+        by_worker = {worker.decode("utf-8", "replace"): end for worker, end in ends}
+        return Leases(by_worker, seconds + micros / 1e6, self._position(*log))
 
-    async def finished_task(self, task_id: str) -> bytes | None:
-        """The record of a task whose last run has ended, while it is kept."""
+    async def failures(self, minutes: range) -> int:
+        """How many tasks failed in these minutes since the epoch; raises ValueError if that is no number."""
+        fields = [f'["failed",{minute}]' for minute in minutes]
+        return sum(
+            int(each) for each in await self._ask(self._client.hmget(self._keys.counters, fields)) if each
+        )
+
+    async def depths(self, queues: Sequence[str]) -> list[bytes | None]:
+        """What workers measured of these queues."""
+        names = [queue.encode("utf-8", "replace") for queue in queues]
+        return list(await self._ask(self._client.hmget(self._keys.depths, names))) if names else []
+
+    async def kept(self, task_id: str) -> tuple[bytes | None, bytes | None]:
+        """The record of a task that has ended, and the timeline of any task, while they are kept."""
         key = task_id.encode("utf-8", "replace")
-        record: bytes | None = await self._ask(self._client.hget(self._keys.finished_tasks, key))
-        return record
+        pipeline = self._client.pipeline(transaction=False)
+        pipeline.hget(self._keys.finished_tasks, key)
+        pipeline.hget(self._keys.timelines, key)
+        record, timeline = await self._ask(pipeline.execute())
+        return record, timeline
+
+    async def ended_before(self, place: HistoryPlace | None) -> list[HistoryPlace]:
+        """Up to HISTORY_COUNT finished tasks behind a place, the one that ended last first; empty at the end.
+
+        By the time of an end, not by its number: tasks end and are forgotten while somebody turns pages.
+        """
+        latest = "+inf" if place is None else repr(place[0])
+        skip = 0
+        while True:
+            found = await self._ask(
+                self._client.zrange(
+                    self._keys.finished,
+                    latest,
+                    "-inf",
+                    desc=True,
+                    byscore=True,
+                    withscores=True,
+                    offset=skip,
+                    num=HISTORY_COUNT,
+                )
+            )
+            behind = [(end, member) for member, end in found if place is None or (end, member) < place]
+            if behind or len(found) < HISTORY_COUNT:
+                return behind
+            # So many ended at this very moment that they fill the answer.
+            skip += HISTORY_COUNT
+
+    async def finished(self, places: Sequence[HistoryPlace]) -> list[bytes | None]:
+        """The records of finished tasks; None where one was forgotten meanwhile."""
+        members = [member for _, member in places]
+        return (
+            list(await self._ask(self._client.hmget(self._keys.finished_tasks, members))) if members else []
+        )
 
     async def entries_after(self, position: Position, until: int) -> list[LogEntry]:
         """From 1 to FILL_COUNT entries behind a position, without a hole; raises Trimmed.

@@ -12,9 +12,10 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from celery_plugin.contract import EventType, Position, encode
-from sidecar.backlog import Backlog, obstacle, rebased
+from sidecar.backlog import Backlog, rebased
 from sidecar.event_log import sse
 from sidecar.feed import Feed, Link
+from sidecar.lost import View
 from sidecar.problems import BadParameter
 from sidecar.snapshot import Snapshots
 from sidecar.status import StatusBoard
@@ -57,15 +58,20 @@ class EventStream:
         status: StatusBoard,
         snapshots: Snapshots,
         backlog: Backlog,
+        view: View,
         came_with: Position | None,
     ) -> None:
         self._feed = feed
         self._status = status
         self._snapshots = snapshots
         self._backlog = backlog
+        self._view = view
         # The last id of the viewer, until it is known whether the log can be followed from there.
         self._came_with = came_with
-        self._position: Position | None = None
+        self._resumes_from: Position | None = None
+        # Where the viewer is in the log, and under which epoch; None before it has been sent anything.
+        self._place: int | None = None
+        self._epoch = ""
         self._reset: str | None = None
         self._told_status = 0
         self._told_link = Link.LIVE
@@ -105,7 +111,7 @@ class EventStream:
             # The subscriber has not noticed yet.
             await anyio.sleep(AGAIN_SECONDS)
             return True
-        self._position, self._came_with = self._came_with, None
+        self._resumes_from, self._came_with = self._came_with, None
         return True
 
     async def _rest(self, send: Send) -> None:
@@ -121,13 +127,17 @@ class EventStream:
         reset, self._reset = self._reset or self._obstacle(), None
         if reset:
             yield sse(EventType.RESET, encode({"type": EventType.RESET, "reason": reset}))
-        if self._position is None or reset:
+        log = self._feed.log
+        if self._resumes_from is not None and not reset:
+            yield from self._missed(self._resumes_from)
+        elif self._place is None or reset:
             snapshot = self._snapshots.latest()
             yield from snapshot.frames
-            self._position, self._told_status = snapshot.position, 0
-        for frame in self._feed.log.after(self._position.offset):
-            yield frame.lean
-        self._position = self._feed.position
+            self._told_status = 0
+            yield from (frame.lean for frame in log.since(snapshot.place))
+        else:
+            yield from (frame.lean for frame in log.since(self._place))
+        self._place, self._epoch, self._resumes_from = log.end, log.position.epoch, None
         if self._told_status != self._status.version:
             self._told_status = self._status.version
             yield self._status.frame
@@ -140,9 +150,13 @@ class EventStream:
         kind = EventType.FRESH if link is Link.LIVE else EventType.STALE
         yield sse(kind, encode({"type": kind, "since": round(self._feed.since, 6)}))
 
+    def _missed(self, position: Position) -> Iterator[bytes]:
+        offset = rebased(self._feed, position).offset
+        yield from (frame.lean for frame in self._feed.log.after(offset))
+        yield from self._view.since(position._replace(offset=offset))
+
     def _obstacle(self) -> str | None:
-        """Why the log cannot be followed from the viewer's position; None where it can."""
-        if self._position is None:
+        """Why the log cannot be followed from the viewer's place; None where it can."""
+        if self._place is None or self._feed.log.holds_place(self._place):
             return None
-        self._position = rebased(self._feed, self._position)
-        return obstacle(self._feed, self._position)
+        return "behind" if self._epoch == self._feed.position.epoch else "epoch"

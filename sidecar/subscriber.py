@@ -25,6 +25,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from celery_plugin.contract import JSON, Keys, LogEntry, MalformedBatch, Position, decode_batch
 from sidecar.connections import make_dedicated_connection
 from sidecar.feed import Feed, Link
+from sidecar.lost import View
 from sidecar.state import State, Unreadable, read_event
 from sidecar.store import NOTHING_YET, Store, StoreUnavailable, Trimmed
 
@@ -50,11 +51,12 @@ _AWAY = (SessionLost, StoreUnavailable, RedisError, OSError, TimeoutError)
 class Subscriber:
     """Moves a feed on."""
 
-    def __init__(self, client: Redis, keys: Keys, store: Store, feed: Feed) -> None:
+    def __init__(self, client: Redis, keys: Keys, store: Store, feed: Feed, view: View) -> None:
         self._client = client
         self._keys = keys
         self._store = store
         self._feed = feed
+        self._view = view
         self._inbox: deque[bytes] = deque()
         self._arrived = anyio.Event()
         self._retry_seconds = FIRST_RETRY_SECONDS
@@ -189,8 +191,10 @@ class Subscriber:
                 self._load(state.load_task, record)
             for record in await self._store.workers():
                 self._load(state.load_worker, record)
+            leases = await self._store.leases()
             end = await self._store.position()
             if end.epoch == begin.epoch and await self._replay(state, begin, end.offset):
+                await self._view.prepare(state, leases)
                 self._feed.restart(end, state)
                 return
 

@@ -7,27 +7,18 @@ Checked here is what redis-py would pass over: it reads ``redis://host/abc`` as 
 from __future__ import annotations
 
 import re
-from typing import Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
-# Kombu's name for a unix socket.
-KOMBU_SOCKET_SCHEME: Final = "redis+socket"
+from celery_plugin.redis_urls import (
+    REDIS_SCHEMES,
+    SOCKET_SCHEME,
+    certificate_requirement,
+    join,
+    options_of,
+    translate,
+)
 
 _EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 (TLS) or unix:///path/redis.sock?db=0"
-# Time limits and the protocol are the sidecar's own business, so only these may come with a URL.
-_OPTIONS = frozenset({"db", "username", "password"})
-_TLS_OPTIONS = frozenset(
-    {
-        "ssl_ca_certs",
-        "ssl_ca_path",
-        "ssl_cert_reqs",
-        "ssl_certfile",
-        "ssl_check_hostname",
-        "ssl_keyfile",
-        "ssl_password",
-    }
-)
 _CREDENTIAL = re.compile(r"passw|pwd|secret|token|credential|auth", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=://)")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", re.ASCII)
@@ -60,15 +51,17 @@ def check_redis_url(text: str) -> str:
     parts = _split(text)
     if parts.scheme not in REDIS_SCHEMES:
         raise _bad_redis_url("its scheme is another" if parts.scheme else "it has no scheme")
-    unknown = sorted(name for name, _ in parse_qsl(parts.query) if name not in _options(parts.scheme))
+    unknown = sorted(name for name, _ in parse_qsl(parts.query) if name not in options_of(parts.scheme))
     if unknown:
-        raise _bad_redis_url(f"it has the option {unknown[0]}, allowed are {_listed(_options(parts.scheme))}")
+        raise _bad_redis_url(
+            f"it has the option {unknown[0]}, allowed are {_listed(options_of(parts.scheme))}"
+        )
     if parts.scheme == "unix":
         _check_socket(parts)
     else:
         _check_server(parts)
     _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
-    return _join(parts)
+    return join(parts)
 
 
 def check_broker_url(text: str) -> str:
@@ -86,13 +79,9 @@ def check_broker_url(text: str) -> str:
 def redis_url_of_broker(text: str) -> str | None:
     """Turn Celery's URL of a Redis broker into one for redis-py; None for any other broker."""
     scheme = (_SCHEME.match(text) or [""])[0].lower()
-    if scheme not in (*REDIS_SCHEMES, KOMBU_SOCKET_SCHEME):
+    if scheme not in (*REDIS_SCHEMES, SOCKET_SCHEME):
         return None
-    parts = _split(text)
-    if scheme == KOMBU_SOCKET_SCHEME:
-        query = re.sub(r"(^|&)virtual_host=(?:/|%2[Ff])?", r"\1db=", parts.query)
-        parts = parts._replace(scheme="unix", query=query)
-    return _join(parts._replace(query=_known_options(parts)))
+    return join(translate(_split(text)))
 
 
 def _split(text: str) -> SplitResult:
@@ -108,22 +97,6 @@ def _split(text: str) -> SplitResult:
     except ValueError:
         raise _bad_redis_url("its host or port cannot be read") from None
     return parts
-
-
-def _join(parts: SplitResult) -> str:
-    # Not urlunsplit: it turns unix:///path into unix:/path, which redis-py refuses.
-    query = re.sub(r"(?<=ssl_cert_reqs=)CERT_\w+", lambda match: match[0][5:].lower(), parts.query)
-    return f"{parts.scheme}://{parts.netloc}{parts.path}{'?' if query else ''}{query}"
-
-
-def _options(scheme: str) -> frozenset[str]:
-    return _OPTIONS | _TLS_OPTIONS if scheme == "rediss" else _OPTIONS
-
-
-def _known_options(parts: SplitResult) -> str:
-    """Leave only what redis-py understands: kombu takes more, and passes over what it does not know."""
-    known = _options(parts.scheme)
-    return "&".join(pair for pair in parts.query.split("&") if unquote(pair.partition("=")[0]) in known)
 
 
 def _check_server(parts: SplitResult) -> None:
@@ -149,7 +122,7 @@ def _check_socket(parts: SplitResult) -> None:
 def _check_options(options: dict[str, str]) -> None:
     if "db" in options and not _DB.fullmatch(options["db"]):
         raise _bad_redis_url("its database is no number")
-    requirement = options.get("ssl_cert_reqs", "required").removeprefix("CERT_").lower()
+    requirement = certificate_requirement(options.get("ssl_cert_reqs", "required"))
     if requirement not in ("none", "optional", "required"):
         raise _bad_redis_url("ssl_cert_reqs is none, optional or required")
 

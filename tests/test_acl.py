@@ -74,7 +74,7 @@ def test_refused(reader: Redis, command: str) -> None:
 def test_all_that_the_sidecar_asks_is_allowed(
     server: Path, start_redis: StartRedis, start_sidecar: StartSidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Records, log, leases, events and queues are read on each kind of server, in any database."""
+    """Records, log, leases, history, events and queues are read on each kind of server, in any database."""
     monkeypatch.setenv("REDIS_SERVER", str(server))
     url = start_redis().url_db(3)
     with Redis.from_url(url) as client, writing(url) as sender:
@@ -89,6 +89,7 @@ def test_all_that_the_sidecar_asks_is_allowed(
             client.lpush("celery", "message")
             stream.until(lambda event: event.event == "queue_status" and event.data["pending_tasks"] == 2)
         assert 404 == sidecar.get("/api/v1/queue/tasks/unknown").status_code
+        assert 1 == len(sidecar.get("/api/v1/queue/history").json()["tasks"])
         with sidecar.events(last_event_id=last.id.replace("-3", "-1")) as again:
             assert last.id == again.until_task("a", "completed").id
         refused = {entry["object"] for entry in _denials(client)} - {"client|setinfo"}

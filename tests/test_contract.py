@@ -28,7 +28,7 @@ from celery_plugin.contract import (
     encode_batch,
     split_record,
 )
-from celery_plugin.events import RECEIVED, Tracker
+from celery_plugin.events import RECEIVED, REJECTS, Tracker
 from celery_plugin.record import encode_text, tell
 from celery_plugin.runs import RunTable
 from celery_plugin.script import Operation, Other
@@ -223,7 +223,7 @@ _ENDS: dict[str, tuple[str, dict[str, Any]]] = {
     "failed": ("task-failed", {"exception": "ValueError('it broke')", "traceback": "Traceback …"}),
     "retrying": ("task-retried", {"exception": "ValueError('once more')"}),
     "revoked": ("task-revoked", {"terminated": True, "expired": False, "signum": 15}),
-    "rejected": ("task-failed", {"exception": "Reject('no', requeue=False)"}),
+    "rejected": (REJECTS, {"requeue": False, "exception": "Reject('no', requeue=False)"}),
 }
 
 
@@ -247,10 +247,10 @@ class Story:
         yield self._apply(AT, RECEIVED, _received(task_id, eta))
         if status in ("reserved", "scheduled"):
             return
-        yield self._apply(AT + 0.5, "task-started", {"uuid": task_id})
+        yield self._apply(AT + 0.5, "task-started", {"run": _number(task_id)})
         if status in _ENDS:
             event, fields = _ENDS[status]
-            yield self._apply(AT + 1.75, event, {"uuid": task_id, **fields})
+            yield self._apply(AT + 1.75, event, {"run": _number(task_id), **fields})
 
     def _apply(self, at: float, event: str, fields: dict[str, Any]) -> Operation:
         run = self._tracker.apply(at, event, fields)
@@ -260,8 +260,13 @@ class Story:
         return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *told, at=run.updated_at)
 
 
+def _number(task_id: str) -> int:
+    return list(TASK_IDS.values()).index(task_id) + 1
+
+
 def _received(task_id: str, eta: float | None) -> dict[str, Any]:
     return {
+        "run": _number(task_id),
         "uuid": task_id,
         "name": "app.tasks.generate",
         "args": "('Zoë', 3)",

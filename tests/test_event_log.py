@@ -110,6 +110,44 @@ def test_adopt() -> None:
     assert [1] == offsets(log, 0)
 
 
+def test_a_view() -> None:
+    """What the log does not say has its place between its frames, and no id; it is never replayed."""
+    log = log_at(6, appended=1)
+    place = log.end
+    log.append_view("task_status", b'{"type":"task_status"}')
+    log.append(entry(8), "task_status")
+    [view, event] = log.since(place)
+    assert ((7, True), (8, False)) == ((view.offset, view.view), (event.offset, event.view))
+    [seen] = Parser().feed(view.lean)
+    assert ("task_status", False) == (seen.event, seen.own_id)
+    assert [7, 8] == offsets(log, 6)
+
+
+def test_a_view_before_all_else() -> None:
+    """What is put back stands before it, although it has the offset of the last event."""
+    log = log_at(6)
+    log.append_view("task_status", b"{}")
+    assert 7 == log.first
+    log.put_back([frame(6)])
+    assert ([6], 6) == (offsets(log, 5), log.first)
+
+
+def test_places() -> None:
+    """A place is held until a frame behind it has gone, and never after a restart."""
+    log = log_at(0, appended=3, length=4)
+    place = log.end
+    log.append_view("task_status", b"{}")
+    assert (True, True) == (log.holds_place(place), log.holds_place(log.end))
+    for offset in range(4, 7):
+        log.append(entry(offset), "task_status")
+    assert (True, [3, 4, 5, 6]) == (log.holds_place(place), [each.offset for each in log.since(place)])
+    log.append(entry(7), "task_status")
+    assert not log.holds_place(place)
+    end = log.end
+    log.restart(Position(EPOCH, 7))
+    assert (False, True, []) == (log.holds_place(end), log.holds_place(log.end), list(log.since(log.end)))
+
+
 @given(
     began=st.integers(0, 20),
     appended=st.integers(0, 50),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -15,13 +16,17 @@ from redis import Redis
 
 from celery_plugin.contract import QUEUE_STATUS_FIELDS, TASK_STATUS_FIELDS
 from deploy.demo.redis_server import RedisServer
+from sidecar import queries as queries_module
+from sidecar.filters import Pattern, TaskFilter
+from sidecar.pages import read_limit, write_cursor
 from sidecar.problems import BadParameter
-from sidecar.queries import SortKey, read_cursor, read_limit, write_cursor
-from tests.support.batches import Sender
+from sidecar.queries import SortKey, read_sort_key
+from tests.support.batches import WORKER, Sender
 from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartSidecar, StartWorker
 from tests.support.tasks_app import Gate
+from tests.support.viewing import append, live_feed
 from tests.support.writing import life, task, worker, writing
 
 QUEUE = "/api/v1/queue"
@@ -77,7 +82,9 @@ def test_with_a_real_worker(
     assert {f"('{gate}',)"} == {each["args"] for each in listed}
     for each in listed:
         assert set(TASK_STATUS_FIELDS) | {"args", "kwargs", "received_at"} <= each.keys()
-        assert each == ask(sidecar, f"/tasks/{each['task_id']}")
+        alone = ask(sidecar, f"/tasks/{each['task_id']}")
+        assert each["status"] == alone["timeline"][-1]["status"]
+        assert each == {name: value for name, value in alone.items() if name != "timeline"}
     workers = {each["worker"]: each for each in ask(sidecar, "/workers")["workers"]}
     assert (True, 2) == (workers[real.hostname]["alive"], workers[real.hostname]["concurrency"])
     gate.open()
@@ -136,6 +143,52 @@ def test_pages_while_tasks_come_and_go(sidecar: Sidecar, sender: Sender) -> None
     assert ["t5", "t6", "t7", "t8", "t9", "new"] == [each["task_id"] for each in rest["tasks"]]
 
 
+def test_filters(sidecar: Sidecar, sender: Sender) -> None:
+    """By id, name, queue, status, worker, and by a text in name, id and arguments; pages hold with them."""
+    sender.send(
+        task("a", "active", task_name="app.mail.send", queue="high"),
+        task("b", "reserved", task_name="app.mail.read", queue="low"),
+        task("c", "scheduled", task_name="other", extra={"args": "('Zoë',)"}),
+    )
+    eventually(lambda: len(ask(sidecar, "/tasks")["tasks"]) == 3)
+    for expected, parameters in (
+        ("c", {"task_id": "c"}),
+        ("ab", {"task_id": ["a", "b", "x"]}),
+        ("ab", {"task_name": "app.*"}),
+        ("b", {"queue": "low"}),
+        ("bc", {"status": ["reserved", "scheduled"]}),
+        ("a", {"worker": WORKER, "status": "active"}),
+        ("", {"worker": "celery@two"}),
+        ("c", {"q": "ZOË"}),
+        ("", {"q": "zoë", "status": "active"}),
+        ("", {"status": "lost"}),
+    ):
+        found = ask(sidecar, "/tasks", **parameters)
+        assert (list(expected), None) == ([each["task_id"] for each in found["tasks"]], found["next"])
+    first = ask(sidecar, "/tasks", task_name="app.*", limit=1)
+    second = ask(sidecar, "/tasks", task_name="app.*", limit=1, cursor=first["next"])
+    assert (["a", "b"], None) == (
+        [each["task_id"] for each in first["tasks"] + second["tasks"]],
+        second["next"],
+    )
+
+
+async def test_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One request looks at so many tasks and no more; the rest is behind its cursor."""
+    monkeypatch.setattr(queries_module, "LOOKED_AT_MAX", 1000)
+    feed = live_feed()
+    append(feed, 2500)
+    # Neither figures nor Redis are asked for a list.
+    queries = queries_module.Queries(feed, None, None)  # type: ignore[arg-type]
+    pages, cursor = [], None
+    while True:
+        page = json.loads(await queries.tasks(TaskFilter(names=(Pattern(["x"]),)), 10, cursor))
+        pages.append(page["tasks"])
+        if not (cursor := page["next"]):
+            break
+    assert [[], [], []] == pages
+
+
 def test_one_task(sidecar: Sidecar, sender: Sender) -> None:
     """A task that runs, waits or has ended is found; of any other it is said that it is not known."""
     last = sender.send(
@@ -173,6 +226,9 @@ def test_wrong_parameters(sidecar: Sidecar) -> None:
         *(("/tasks", "cursor", value) for value in ("", "x", "bm9uc2Vuc2U", "é", "W10", "W1tdLDAsIngiXQ")),
         ("/tasks", "cursor", write_anything((float("inf"), 0.0, "x"))),
         ("/tasks", "limits", "5"),
+        ("/tasks", "status", "completed"),
+        ("/tasks", "task_id", ""),
+        ("/tasks", "q", "x" * 1001),
         ("/tasks/a", "include", "args"),
         ("/status", "limit", "5"),
         ("/workers", "limit", "5"),
@@ -205,6 +261,9 @@ def test_health(sidecar: Sidecar) -> None:
 def test_a_damaged_history(sidecar: Sidecar, redis_client: Redis) -> None:
     """A finished task whose record cannot be read is not known, and no fault."""
     redis_client.hset("queue:finished_tasks", mapping={"a": "nonsense", "b": "[]", "c": '{"type":5}'})
+    lone = '{"type":"task_status","task_id":"lone","status":"failed"} '
+    redis_client.hset("queue:finished_tasks", "lone", lone)
+    assert [] == ask(sidecar, "/tasks/lone")["timeline"]
     assert {404} == {problem(sidecar, f"{QUEUE}/tasks/{name}")["status"] for name in "abc"}
     assert "Traceback" not in sidecar.output
 
@@ -213,7 +272,7 @@ def test_a_damaged_history(sidecar: Sidecar, redis_client: Redis) -> None:
 def test_cursor_round_trip(key: SortKey) -> None:
     """A cursor comes back as it was given out, and needs no escaping in a URL."""
     cursor = write_cursor(key)
-    assert key == read_cursor({"cursor": cursor})
+    assert key == read_sort_key(cursor)
     assert cursor.replace("-", "").replace("_", "").isalnum()
 
 
@@ -232,7 +291,7 @@ anything = st.recursive(
 def test_any_cursor(text: str) -> None:
     """Whatever stands in a cursor, it is read or refused."""
     with suppress(BadParameter):
-        group, received_at, task_id = read_cursor({"cursor": text}) or (0, 0.0, "")
+        group, received_at, task_id = read_sort_key(text)
         assert (int, float, str) == (type(group), type(received_at), type(task_id))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from threading import Thread
@@ -303,6 +304,24 @@ def test_three_runs_of_one_id(one: Sender, two: Sender, stored: Stored) -> None:
     assert (["one/1", "two/1", "two/2"], 3) == (stored.runs["a"], stored.waiting["a"]["n"])
     two.send(step("a", "completed", "two/1", n=2), step("a", "revoked", "two/2", n=3))
     assert (["one/1"], 1) == (stored.runs["a"], stored.active["a"]["n"])
+
+
+def test_how_a_run_ended_while_another_was_open(one: Sender, two: Sender, stored: Stored) -> None:
+    """A task that one worker completed is completed, though another one then loses it or tries it again."""
+    ended = round(time.time(), 2) - 100
+    for last in ("lost", "retrying", "pending"):
+        one.send(step(last, "active", "one/1", n=1))
+        two.send(step(last, "active", "two/1", worker="celery@two", n=2))
+        two.send(step(last, "completed", "two/1", worker="celery@two", n=2, at=ended))
+        assert (["one/1"], []) == (stored.runs[last], [i for i in stored.history if i == last])
+        one.send(step(last, last, "one/1", n=1))
+        record = stored.finished[last]
+        assert ("completed", "celery@two", 2, "()") == tuple(
+            record[name] for name in ("status", "worker", "n", "args")
+        )
+        assert ended == stored.client.zscore(stored.keys.finished, last)
+        assert ["active", "active", "active", "completed"] == stored.statuses(last)
+    assert {} == stored.runs
 
 
 def test_a_second_run_survives_a_record_that_somebody_deleted(

@@ -8,20 +8,13 @@ from celery_plugin.contract import LogEntry, Position, encode
 from sidecar import snapshot as snapshot_module
 from sidecar.event_log import EventLog
 from sidecar.feed import Feed, Link
+from sidecar.pulse import Measured
 from sidecar.snapshot import PART_TASKS, WAITING_MAX, Snapshot, Snapshots
 from sidecar.state import State
 from sidecar.status import StatusBoard
-from sidecar.store import Store
 from tests.support.sse import Event, Parser
 
 EPOCH = "0123456789abcdef"
-
-
-class NoStore(Store):
-    """Is never asked."""
-
-    def __init__(self) -> None:
-        pass
 
 
 def make(active: int = 0, waiting: int = 0, length: int = 100) -> tuple[Feed, Snapshots]:
@@ -32,7 +25,7 @@ def make(active: int = 0, waiting: int = 0, length: int = 100) -> tuple[Feed, Sn
     feed.mark(Link.LIVE)
     for number in range(active + waiting):
         append(feed, f"t{number}", "active" if number < active else "reserved")
-    return feed, Snapshots(feed, StatusBoard(NoStore(), feed, ()))
+    return feed, Snapshots(feed, StatusBoard(feed, Measured(), ()))
 
 
 def append(feed: Feed, task_id: str, status: str) -> None:

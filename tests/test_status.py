@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 from celery_plugin.contract import QUEUE_STATUS_FIELDS
+from deploy.demo.redis_server import RedisServer
 from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar
 from tests.support.sse import EventStream
 from tests.support.starters import StartSidecar, StartWorker
 from tests.support.tasks_app import Gate
+from tests.support.writing import task, worker, writing
 
 STATUS = "/api/v1/queue/status"
 
@@ -92,3 +95,22 @@ def test_a_broker_that_cannot_be_asked(start_sidecar: StartSidecar) -> None:
     eventually(lambda: sidecar.get("/readyz").status_code == 200)
     answer = sidecar.get(STATUS).json()
     assert (None, None, 0) == (answer["pending_tasks"], answer["total_tasks"], answer["active_tasks"])
+
+
+def test_failures_of_the_last_hour(
+    redis_client: Redis, redis_server: RedisServer, start_sidecar: StartSidecar
+) -> None:
+    """They are counted by the minute, and an hour old ones no more; null where that cannot be read."""
+    sidecar = start_sidecar()
+    with writing(redis_server.url) as sender:
+        sender.send(worker(), task("a", "failed"), task("b", "failed"), task("c", "completed"))
+    eventually(lambda: sidecar.get(STATUS).json()["failed_last_hour"] == 2)
+    seconds: Any = redis_client.time()
+    minute = seconds[0] // 60
+    counts = {minute - 58: 10, minute - 61: 100, minute + 2: 1000}
+    redis_client.hset("queue:counters", mapping={f'["failed",{each}]': n for each, n in counts.items()})
+    eventually(lambda: sidecar.get(STATUS).json()["failed_last_hour"] == 12)
+    for odd in ("x", "9" * 5000):
+        redis_client.hset("queue:counters", f'["failed",{minute}]', odd)
+        eventually(lambda: sidecar.get(STATUS).json()["failed_last_hour"] is None)
+    assert "Traceback" not in sidecar.output

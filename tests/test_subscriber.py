@@ -17,6 +17,7 @@ from deploy.demo.redis_server import RedisServer
 from sidecar import subscriber as subscriber_module
 from sidecar.connections import make_client
 from sidecar.feed import Feed, Link
+from sidecar.lost import View
 from sidecar.store import NOTHING_YET, Store
 from sidecar.subscriber import Subscriber
 from tests.support import acl
@@ -66,7 +67,7 @@ async def following(server: RedisServer) -> AsyncIterator[Followed]:
     followed = Followed()
     url = acl.as_user(server.url)
     client, subscriptions = make_client(url), make_client(url, protocol=2)
-    subscriber = Subscriber(subscriptions, KEYS, Store(client, KEYS), followed.feed)
+    subscriber = Subscriber(subscriptions, KEYS, Store(client, KEYS), followed.feed, View(followed.feed))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(subscriber.run)
         yield followed

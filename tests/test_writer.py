@@ -72,7 +72,14 @@ def _start(writer: Writer, stored: Stored) -> None:
 
 
 def _receive(writer: Writer, task_id: str, **fields: Any) -> None:
-    facts = {"uuid": task_id, "name": "tests.add", "args": "(1, 2)", "kwargs": "{}", "queue": "celery"}
+    facts = {
+        "run": task_id,
+        "uuid": task_id,
+        "name": "tests.add",
+        "args": "(1, 2)",
+        "kwargs": "{}",
+        "queue": "celery",
+    }
     facts |= {"retries": 0, "max_retries": 3, "priority": 0, "eta": None}
     facts |= {"root_id": task_id, "parent_id": None, "group_id": None}
     writer.observe(RECEIVED, facts | fields)
@@ -80,11 +87,11 @@ def _receive(writer: Writer, task_id: str, **fields: Any) -> None:
 
 def _run(writer: Writer, task_id: str) -> None:
     _receive(writer, task_id)
-    writer.observe("task-started", {"uuid": task_id})
+    writer.observe("task-started", {"run": task_id})
 
 
 def _end(writer: Writer, task_id: str) -> None:
-    writer.observe("task-succeeded", {"uuid": task_id, "runtime": 0.1})
+    writer.observe("task-succeeded", {"run": task_id, "runtime": 0.1})
 
 
 # -- answers that are lost -----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis import Redis
 
-from celery_plugin.contract import JSON, RANKS, Keys, encode
+from celery_plugin.contract import JSON, RANK_ENDED, RANKS, Keys, encode
 from celery_plugin.record import encode_text
 from celery_plugin.script import Answer, Operation, Other, Script
 from celery_plugin.settings import Settings
@@ -112,6 +112,11 @@ class Stored:
         return self._records(self.keys.finished_tasks)
 
     @property
+    def progress(self) -> dict[str, JSON]:
+        """Task id → what it said of its progress."""
+        return self._records(self.keys.progress)
+
+    @property
     def workers(self) -> dict[str, JSON]:
         """Worker id → its record."""
         return self._records(self.keys.workers)
@@ -130,7 +135,7 @@ class Stored:
     def runs(self) -> dict[str, list[str]]:
         """Task id → its open runs, the shown one last."""
         return {
-            _text(task_id): [line.split("\t")[0] for line in _text(lines).split("\n")]
+            _text(task_id): [run for run, rank in _runs(_text(lines)) if int(rank) < RANK_ENDED]
             for task_id, lines in self._ask.hgetall(self.keys.runs).items()
         }
 
@@ -166,6 +171,17 @@ class Stored:
         """The statuses that the stream tells of a task."""
         return [event["status"] for event in self.events if event.get("task_id") == task_id]
 
+    def timeline(self, task_id: str) -> list[str]:
+        """The statuses of every step of every run of a task."""
+        text = self._ask.hget(self.keys.timelines, task_id)
+        return [step["status"] for step in json.loads(text)] if text else []
+
+    @property
+    def counters(self) -> dict[tuple[Any, ...], float]:
+        """Name and labels of a counter → total."""
+        counters = self._ask.hgetall(self.keys.counters)
+        return {tuple(json.loads(name)): float(number) for name, number in counters.items()}
+
     def raw(self) -> Iterator[tuple[str, Any]]:
         """Everything under the prefix but the leases, as it stands there."""
         for key in sorted(self._ask.scan_iter(f"{self.keys.prefix}:*")):
@@ -178,6 +194,11 @@ class Stored:
 
     def _records(self, key: str) -> dict[str, JSON]:
         return {_text(name): json.loads(value) for name, value in self._ask.hgetall(key).items()}
+
+
+def _runs(lines: str) -> Iterator[list[str]]:
+    for line in lines.split("\n"):
+        yield line.split("\t")[:2]
 
 
 def _text(value: bytes) -> str:

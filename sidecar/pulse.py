@@ -1,0 +1,95 @@
+"""What is read once a second, since no event tells of it: leases, failures, depths that workers measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import anyio
+
+from sidecar.depths import QueueDepth
+from sidecar.feed import Feed, Link
+from sidecar.lost import View
+from sidecar.queues import names_of
+from sidecar.state import Unreadable, read_object
+from sidecar.store import Store, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_SECONDS = 1.0
+# A depth that is older says nothing: workers measure with each renewal of their lease.
+DEPTH_MAX_AGE_SECONDS = 30.0
+HOUR_MINUTES = 60
+
+
+@dataclass
+class Measured:
+    """What was read last; what could not be read is None, or not there."""
+
+    failed_last_hour: int | None = None
+    depths: dict[str, QueueDepth] = field(default_factory=dict)
+
+
+class Pulse:
+    """Reads while `run` runs."""
+
+    def __init__(
+        self, store: Store, feed: Feed, view: View, measured: Measured, queues: tuple[str, ...]
+    ) -> None:
+        self._store = store
+        self._feed = feed
+        self._view = view
+        self._measured = measured
+        self._always = queues
+
+    async def run(self, on_change: Callable[[], None]) -> None:
+        """Read for ever."""
+        while True:
+            await self.read()
+            on_change()
+            await anyio.sleep(INTERVAL_SECONDS)
+
+    async def read(self) -> None:
+        """Read once; what cannot be read of leases changes nothing."""
+        try:
+            leases = await self._store.leases()
+        except StoreUnavailable as error:
+            logger.debug("leases cannot be read: %s", error)  # the subscriber says it aloud
+            self._measured.failed_last_hour, self._measured.depths = None, {}
+            return
+        if self._feed.link is Link.LIVE:
+            await self._view.follow(leases)
+        self._measured.failed_last_hour = await self._failures(leases.now)
+        self._measured.depths = await self._depths(leases.now)
+
+    async def _failures(self, now: float) -> int | None:
+        minute = int(now // 60)
+        try:
+            return await self._store.failures(range(minute - HOUR_MINUTES + 1, minute + 1))
+        except (StoreUnavailable, ValueError) as error:
+            logger.debug("failures cannot be counted: %s", error)
+            return None
+
+    async def _depths(self, now: float) -> dict[str, QueueDepth]:
+        queues = sorted({*self._always, *names_of(self._feed.state.workers.values())})
+        try:
+            read = await self._store.depths(queues)
+        except StoreUnavailable as error:
+            logger.debug("depths cannot be read: %s", error)
+            return {}
+        found = {queue: _depth(text, now) for queue, text in zip(queues, read, strict=True)}
+        return {queue: depth for queue, depth in found.items() if depth is not None}
+
+
+def _depth(text: bytes | None, now: float) -> QueueDepth | None:
+    try:
+        depth = read_object(text or b"")
+    except Unreadable:
+        return None
+    pending, measured_at = depth.get("pending"), depth.get("measured_at")
+    if not isinstance(pending, int) or not isinstance(measured_at, int | float):
+        return None
+    if not abs(now - measured_at) <= DEPTH_MAX_AGE_SECONDS:
+        return None
+    return QueueDepth(pending, None, measured_at)
