@@ -56,8 +56,6 @@ class Said(NamedTuple):
     percent: float | None
     # Where there is no percent: 0 to 1.
     fraction: float | None
-    # Whether the text is a meta that is not understood, in which there may be anything.
-    whole: bool
 
 
 def read(state: Any, meta: Any, at: float) -> Said | None:
@@ -68,8 +66,8 @@ def read(state: Any, meta: Any, at: float) -> Said | None:
     if isinstance(meta, dict):
         known = (_text_in(meta), _number_in(meta, CURRENT), _number_in(meta, TOTAL), *_percent_in(meta))
         if known != _NOTHING:
-            return Said(at, shown_state, *known, whole=False)
-    return Said(at, shown_state, _whole(meta), *_NOTHING[1:], whole=True)
+            return Said(at, shown_state, *known)
+    return Said(at, shown_state, _whole(meta), *_NOTHING[1:])
 
 
 def tell(said: Said, redact: Redact) -> str:
@@ -77,7 +75,7 @@ def tell(said: Said, redact: Redact) -> str:
     rest = _rest(said)
     if not said.text:
         return f"{{{rest}}}"
-    text = cut(redact(said.text) if said.whole else said.text, MESSAGE_MAX)
+    text = cut(redact(said.text), MESSAGE_MAX)
     budget = JSON_MAX_BYTES - len('{"message":,}') - len(rest.encode("utf-8", "replace"))
     return f'{{"message":{fit_text(text, budget)},{rest}}}'
 
