@@ -165,6 +165,7 @@ class DepthMeter:
                 self._connection, make_asker = found
                 self._measure_until_stopped(make_asker)
         except Exception:
+            # Where the broker's driver is odd, the depths are missing, and nothing else.
             logger.exception("celery_plugin: the broker is not asked how many messages wait")
 
     def _measure_until_stopped(self, make_asker: Callable[[Any, Any], Asker]) -> None:

@@ -108,7 +108,10 @@ class Writer:
         self._told: dict[str, Any] = {}
         self._announces = False
         self._rested_at = 0.0
+        # Each answer renews the lease, so a busy worker is never due for that; its chores are.
         self._renew_at = 0.0
+        self._chores_at = 0.0
+        self._record_due = False
         self._compare_at = 0.0
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY_SECONDS
@@ -169,7 +172,7 @@ class Writer:
         held_up = self._away or time.monotonic() < self._retry_at
         ready = self._buffer or (self._pending() and not held_up)
         if not ready and not self._stopping:
-            due = self._retry_at if held_up else self._renew_at
+            due = self._retry_at if held_up else min(self._renew_at, self._chores_at)
             self._wake.wait(min(due, self._compare_at if len(self._table) else due) - time.monotonic())
         self._sleeping = False
 
@@ -212,7 +215,7 @@ class Writer:
     def _begin_to_stop(self, at: float) -> None:
         """Celery takes nothing more; what still runs may end. The lease stays until the process ends."""
         if self._worker.status == "online":
-            self._worker.status, self._renew_at = "stopping", 0.0
+            self._worker.status, self._chores_at = "stopping", 0.0
         for run in self._tracker.give_back(at):
             self._tell(run)
 
@@ -254,7 +257,9 @@ class Writer:
 
     def _flush(self) -> None:
         try:
-            while self._pending() or time.monotonic() >= self._renew_at:
+            while self._pending() or time.monotonic() >= min(self._renew_at, self._chores_at):
+                if time.monotonic() >= self._chores_at:
+                    self._begin_chores()
                 if not self._untold():
                     self._find_ends()
                 self._batch = self._batch or self._next_batch()
@@ -263,6 +268,14 @@ class Writer:
             self._on_failure(error)
         except OSError as error:
             self._on_failure(error)
+
+    def _begin_chores(self) -> None:
+        """What is due beside the lease: the worker's own record, and a look for workers that are dead."""
+        self._chores_at = time.monotonic() + self._settings.lease_renew_seconds
+        self._record_due = True
+        if not self._stopping:
+            self._ends = dead_workers_ends(self._client, self._script.keys, self._worker.worker_id)
+            self._more_ends = True
 
     def _find_ends(self) -> None:
         """Fetch the next ends that others cannot tell; of one search after the other."""
@@ -275,8 +288,6 @@ class Writer:
             )
             self._outbox += list(found)
             self._look_for_strays = False
-        elif time.monotonic() >= self._renew_at and not self._stopping:
-            self._ends = dead_workers_ends(self._client, self._script.keys, self._worker.worker_id)
         found_now = list(islice(self._ends, BATCH_OPERATIONS))
         self._more_ends = len(found_now) == BATCH_OPERATIONS
         self._outbox += found_now
@@ -365,8 +376,9 @@ class Writer:
         self._to_announce = deque(self._table)
 
     def _due_record(self) -> list[bytes]:
-        if not (self._announces or time.monotonic() >= self._renew_at):
+        if not (self._announces or self._record_due):
             return []
+        self._record_due = False
         if self._overflow:
             self._worker.gave_up, self._overflow = self._worker.gave_up + self._overflow, 0
             self._look_for_strays = True
@@ -389,9 +401,9 @@ class Writer:
             run.runtime = None if run.started_at is None else now - run.started_at
             self._tell(end(run, "pending" if back else "lost", now))
         self._to_announce.clear()
-        self._look_for_strays = False
+        self._look_for_strays = self._more_ends = False
         self._worker.status = "offline"
-        self._renew_at = 0.0
+        self._chores_at = 0.0
         self._flush()
         if not self._away:
             self._number += 1

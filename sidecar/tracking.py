@@ -215,7 +215,7 @@ async def _connect(connection: AbstractConnection) -> AbstractConnection:
     connection.socket_timeout = SILENCE_SECONDS
     try:
         await connection.connect()
-    except BaseException:
+    except BaseException:  # also a cancellation, or half a connection would stay open
         with anyio.CancelScope(shield=True):
             await connection.disconnect(nowait=True)
         raise

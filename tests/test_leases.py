@@ -74,6 +74,19 @@ def test_a_worker_that_is_killed(site: Site) -> None:
     assert (killed.hostname, "worker_lost") == (told["worker"], told["reason"])
 
 
+def test_a_busy_worker_tells_of_a_dead_one_as_well(site: Site) -> None:
+    """Each batch renews the lease; what is due beside that must not wait until the worker is quiet."""
+    killed, busy = _start(site), _start(site)
+    ran = _active_on(site, killed)
+    killed.kill()
+
+    def lost_while_busy() -> bool:
+        site.call("add", 1, 2, queue=busy.hostname)
+        return "lost" == site.shown.finished.get(ran, {}).get("status")
+
+    eventually(lost_while_busy, 5 * (LEASE_SECONDS + RENEW_SECONDS))
+
+
 def test_a_worker_that_was_only_stopped(site: Site) -> None:
     """Its tasks are lost, then active again, and they end once."""
     stopped, _ = _start(site), _start(site)
