@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from bench import latency, overhead, soak
+from bench import latency, overhead, pending, soak
 
-BENCHES = {"latency": latency, "overhead": overhead, "soak": soak}
+BENCHES = {"latency": latency, "pending": pending, "overhead": overhead, "soak": soak}
 
 
 def main() -> None:

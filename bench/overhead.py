@@ -24,7 +24,7 @@ VARIANTS = {
     "-E": {"plugin": False, "events": True},
     "plugin": {"plugin": True, "events": False},
     "plugin -E": {"plugin": True, "events": True},
-    "plugin, Redis stopped": {"plugin": True, "events": False},
+    "plugin; Redis stopped": {"plugin": True, "events": False},
 }
 
 
@@ -43,10 +43,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=9, help="how often each variant runs")
     parser.add_argument(
         "--only",
-        type=lambda names: names.split(","),
+        type=_variants,
         default=list(VARIANTS),
         help="variants with commas between, the first is the base",
     )
+
+
+def _variants(names: str) -> list[str]:
+    wanted = names.split(",")
+    if unknown := [name for name in wanted if name not in VARIANTS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(VARIANTS)}")
+    return wanted
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -13,10 +13,13 @@ from redis import Redis
 from deploy.demo.ports import free_port as find_free_port
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl, celery_worker, sidecar_process, tasks_app
+from tests.support.batches import Sender
 from tests.support.celery_worker import Worker
+from tests.support.deadline import eventually
 from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartProcess, StartRedis, StartSidecar, StartWorker
+from tests.support.writing import worker, writing
 
 _PROCESSES = pytest.StashKey[list[Process]]()
 _SERVERS = pytest.StashKey[list[RedisServer]]()
@@ -118,6 +121,22 @@ def start_sidecar(request: pytest.FixtureRequest, processes: list[Process]) -> S
         return sidecar
 
     return start
+
+
+@pytest.fixture
+def sender(redis_server: RedisServer) -> Iterator[Sender]:
+    """The writing side of a worker of `redis_server`, announced."""
+    with writing(redis_server.url) as sender:
+        sender.send(worker())
+        yield sender
+
+
+@pytest.fixture
+def sidecar(sender: Sender, start_sidecar: StartSidecar) -> Sidecar:
+    """A sidecar that is ready, beside `sender`."""
+    sidecar = start_sidecar()
+    eventually(lambda: sidecar.get("/readyz").status_code == 200)
+    return sidecar
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -27,27 +27,10 @@ from tests.support import acl
 from tests.support.batches import Sender
 from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar
-from tests.support.starters import StartSidecar
-from tests.support.writing import life, task, worker, writing
+from tests.support.writing import life, task
 
 QUEUE = "/api/v1/queue"
 EVERYTHING = TaskFilter()
-
-
-@pytest.fixture
-def sender(redis_server: RedisServer) -> Iterator[Sender]:
-    """A worker of `redis_server`, announced."""
-    with writing(redis_server.url) as sender:
-        sender.send(worker())
-        yield sender
-
-
-@pytest.fixture
-def sidecar(sender: Sender, start_sidecar: StartSidecar) -> Sidecar:
-    """A sidecar that is ready."""
-    sidecar = start_sidecar()
-    eventually(lambda: sidecar.get("/readyz").status_code == 200)
-    return sidecar
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -24,28 +23,12 @@ from sidecar.queries import SortKey, read_sort_key
 from tests.support.batches import WORKER, Sender
 from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar
-from tests.support.starters import StartSidecar, StartWorker
+from tests.support.starters import StartWorker
 from tests.support.tasks_app import Gate
 from tests.support.viewing import append, live_feed
 from tests.support.writing import life, task, worker, writing
 
 QUEUE = "/api/v1/queue"
-
-
-@pytest.fixture
-def sender(redis_server: RedisServer) -> Iterator[Sender]:
-    """A worker of `redis_server`, announced."""
-    with writing(redis_server.url) as sender:
-        sender.send(worker())
-        yield sender
-
-
-@pytest.fixture
-def sidecar(sender: Sender, start_sidecar: StartSidecar) -> Sidecar:
-    """A sidecar that is ready."""
-    sidecar = start_sidecar()
-    eventually(lambda: sidecar.get("/readyz").status_code == 200)
-    return sidecar
 
 
 def ask(sidecar: Sidecar, path: str, **parameters: Any) -> Any:
