@@ -168,7 +168,8 @@ class _Site:
             for task_id, record in self._redis.hgetall(keys.finished_tasks).items()
         }
         wrong = {task_id: end for task_id, end in shown.items() if end != ENDS[sent[task_id]]}
-        assert not wrong, f"{len(wrong)} ends are not what the tasks say: {list(wrong.items())[:10]}"
+        told = [(task_id, end, self._story(task_id)) for task_id, end in wrong.items()]
+        assert not wrong, f"{len(wrong)} ends are not what the tasks say: {told[:5]}"
         late = {task_id for task_id, _, at in self.tallied() if at > self._emptied_at + 1}
         missing = late - shown.keys()
         assert not missing, f"{len(missing)} tasks ended and are not shown: {sorted(missing)[:10]}"
@@ -179,6 +180,12 @@ class _Site:
             f" handed out to a worker that was killed, and lost to Celery itself: {len(self.never_run)};"
             f" workers that did not end within {STOP_SECONDS:g} s of SIGTERM: {self.not_ended}"
         )
+
+    def _story(self, task_id: str) -> str:
+        """For a failure: what Redis tells of a task, and what the task says."""
+        timeline = self._redis.hget(Keys().timelines, task_id)
+        said = [(end, at) for named, end, at in self.tallied() if named == task_id]
+        return f"timeline {(timeline or b'').decode()}, tallied {said}, emptied {self._emptied_at}"
 
     def close(self) -> None:
         """End the workers."""
