@@ -136,14 +136,15 @@ local function load(id)
   return task
 end
 
+local function finished_as(task)
+  if not task.finished then return nil end
+  return string.match(task.finished, '^{"type":"task_status","status":"(%a+)","worker":(.-),"offset":')
+end
+
 local function previous_of(task)
   local shown = task.runs[#task.runs]
-  local status, worker
-  if shown then
-    status, worker = shown.status, shown.worker
-  elseif task.finished then
-    status, worker = string.match(task.finished, '^{"type":"task_status","status":"(%a+)","worker":(.-),"offset":')
-  end
+  local status, worker = finished_as(task)
+  if shown then status, worker = shown.status, shown.worker end
   if not status then return 'null' end
   return '{"status":"' .. status .. '","worker":' .. worker .. '}'
 end
@@ -261,6 +262,9 @@ local function apply_task(kind, id, step)
   if run and (step.rank < run.rank or (step.rank == run.rank and step.status == run.status)) then return end
   -- A run that nobody knows and that is over while others are open has nothing to show.
   if not run and step.rank == ENDED_RANK and #task.runs > 0 then return end
+  -- Its worker was thought dead, and another one has brought the task to its end meanwhile.
+  local result = finished_as(task)
+  if not run and GOES_ON[step.status] and result and not GOES_ON[result] then return end
   local previous = previous_of(task)
   note(task, step)
   if step.status == 'failed' then count_failure(step.time) end

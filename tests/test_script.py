@@ -324,6 +324,18 @@ def test_how_a_run_ended_while_another_was_open(one: Sender, two: Sender, stored
     assert {} == stored.runs
 
 
+def test_a_worker_that_comes_back_late_does_not_undo_an_end(one: Sender, two: Sender, stored: Stored) -> None:
+    """It was thought dead, another one completed its task, and only then it tells what its own run came to."""
+    for late in ("retrying", "pending"):
+        one.send(step(late, "active", "one/1", n=1))
+        one.send(step(late, "lost", "one/1", kind="end", n=1))
+        two.send(step(late, "active", "two/1", worker="celery@two", n=2))
+        two.send(step(late, "completed", "two/1", worker="celery@two", n=2))
+        one.send(step(late, late, "one/1", n=1))
+        assert ("completed", 2) == (stored.finished[late]["status"], stored.finished[late]["n"])
+        assert ["active", "lost", "active", "completed"] == stored.statuses(late)
+
+
 def test_a_second_run_survives_a_record_that_somebody_deleted(
     one: Sender, two: Sender, client: Redis, stored: Stored
 ) -> None:
