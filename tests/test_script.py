@@ -325,7 +325,7 @@ def test_how_a_run_ended_while_another_was_open(one: Sender, two: Sender, stored
 
 
 def test_a_worker_that_comes_back_late_does_not_undo_an_end(one: Sender, two: Sender, stored: Stored) -> None:
-    """It was thought dead, another one completed its task, and only then it tells what its own run came to."""
+    """It was thought dead, another one completed its task, and only then it tells what its own run became."""
     for late in ("retrying", "pending"):
         one.send(step(late, "active", "one/1", n=1))
         one.send(step(late, "lost", "one/1", kind="end", n=1))
