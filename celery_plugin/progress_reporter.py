@@ -109,6 +109,8 @@ class Reporter:
         lines = self._lines()
         if lines:
             self._send(lines)
+            # From its end: a call that was held up would else be followed too soon.
+            self._sent_at |= dict.fromkeys(self._sending, time.monotonic())
         self._sending.clear()
         self._retry_seconds = FIRST_RETRY_SECONDS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from celery import Celery
 from redis import Redis
 
 from deploy.demo.ports import free_port as find_free_port
+from deploy.demo.ports import share_ports
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl, celery_worker, sidecar_process, tasks_app
 from tests.support.batches import Sender
@@ -20,6 +22,9 @@ from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartProcess, StartRedis, StartSidecar, StartWorker
 from tests.support.writing import worker, writing
+
+if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    share_ports(int(_worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 _PROCESSES = pytest.StashKey[list[Process]]()
 _SERVERS = pytest.StashKey[list[RedisServer]]()

@@ -179,3 +179,19 @@ async def test_the_asynchronous_stream_gives_the_same_events(streamer: str) -> N
     async with async_events(f"{streamer}/endless", seconds=0.05) as events:
         with pytest.raises(TimeoutError):
             _ = [event async for event in events]
+
+
+def test_processes_that_run_side_by_side_take_no_port_from_each_other() -> None:
+    """Whoever gets a port listens on it a moment later; until then nobody else may be given it."""
+    program = (
+        "from deploy.demo.ports import free_port, share_ports\n"
+        "share_ports({part}, 2)\n"
+        "print(*(free_port() for _ in range(500)))"
+    )
+    given = [
+        subprocess.run(
+            [sys.executable, "-c", program.format(part=part)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for part in range(2)
+    ]
+    assert 1000 == len(set(given[0]) | set(given[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
+from collections.abc import Sequence
 
 HOST = "127.0.0.1"
 
@@ -11,6 +12,15 @@ HOST = "127.0.0.1"
 # trying to reach a server which is down can, inside that range, be given the server's own port,
 # connect to itself, and keep the server from coming back.
 _PORTS = range(10_000, 32_768)
+# Those that may be given out here, and those that were: who gets one takes a moment to listen on it.
+_ours: Sequence[int] = _PORTS
+_given: set[int] = set()
+
+
+def share_ports(part: int, parts: int) -> None:
+    """Take only one part of the ports, where several processes look for free ones at a time."""
+    global _ours  # noqa: PLW0603  # one process has one share
+    _ours = _PORTS[part::parts]
 
 
 class NoFreePort(RuntimeError):
@@ -20,8 +30,9 @@ class NoFreePort(RuntimeError):
 def free_port() -> int:
     """Find a port on which nobody listens; somebody else may still be faster, so retry."""
     for _ in range(100):
-        port = random.choice(_PORTS)
-        if is_free(port):
+        port = random.choice(_ours)
+        if port not in _given and is_free(port):
+            _given.add(port)
             return port
     raise NoFreePort(f"a hundred random ports of {HOST} are all in use")
 
