@@ -102,7 +102,7 @@ def test_revoked_tasks(site: Site, pool: str) -> None:
     later = site.call("add", 1, 2, countdown=1.5)
     eventually(lambda: later in site.shown.waiting)
     received = f"revoked on receipt in {pool}"
-    site.app.control.revoke([later, received], reply=True, limit=1, timeout=30)
+    site.command("revoke", task_id=[later, received])
     site.call("add", 1, 2, task_id=received)
     expired = site.call("add", 1, 2, expires=datetime.now(timezone.utc) - timedelta(seconds=1))
     told = {task_id: site.ended(task_id) for task_id in (later, received, expired)}
@@ -154,9 +154,10 @@ def test_what_waits_for_a_free_slot(site: Site, pool: str) -> None:
 def test_terminate(site: Site, pool: str) -> None:
     """Revoked, where the pool can; elsewhere Celery refuses, and the task goes on and completes."""
     gate = site.gate()
+    site.listening()
     task_id = site.call("wait_for_file", str(gate))
     eventually(lambda: task_id in site.shown.active)
-    site.app.control.revoke(task_id, terminate=True)
+    site.app.control.revoke(task_id, terminate=True)  # a solo worker answers when the task has ended
     if pool in CANNOT_TERMINATE:
         gate.open()
     record = site.ended(task_id)
@@ -242,9 +243,9 @@ def test_a_pool_that_grows_and_shrinks(own: Site, grows: str) -> None:
     """The worker's record follows within a renewal of its lease."""
     own.start(pool=grows, concurrency=2)
     eventually(lambda: 2 == _concurrency(own))
-    own.app.control.pool_grow(2, reply=True, limit=1, timeout=30)
+    own.command("pool_grow", n=2)
     eventually(lambda: 4 == _concurrency(own))
-    own.app.control.pool_shrink(1, reply=True, limit=1, timeout=30)
+    own.command("pool_shrink", n=1)
     eventually(lambda: 3 == _concurrency(own))
 
 

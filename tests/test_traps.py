@@ -107,7 +107,7 @@ def test_a_failed_task_whose_message_the_worker_rejects(site: Site) -> None:
 def test_revoked_on_receipt(site: Site) -> None:
     """It was never received, and is told with its facts all the same."""
     task_id = "revoked on receipt"
-    site.app.control.revoke(task_id, reply=True, limit=1, timeout=30)
+    site.command("revoke", task_id=task_id)
     site.call("add", 1, 2, task_id=task_id, priority=3)
     record = site.ended(task_id)
     expected = {"status": "revoked", "task_name": "tests.add", "queue": "celery", "args": "(1, 2)"}
@@ -121,8 +121,8 @@ def test_revoked_on_receipt_of_a_retry(own: Site) -> None:
     own.start()
     task_id = own.call("retry_always", "elsewhere")
     eventually(lambda: ["reserved", "active", "retrying"] == own.shown.statuses(task_id))
-    own.app.control.revoke(task_id, reply=True, limit=1, timeout=30)
-    own.app.control.add_consumer("elsewhere", reply=True)
+    own.command("revoke", task_id=task_id)
+    own.command("add_consumer", queue="elsewhere")
     eventually(lambda: "revoked" == own.shown.finished[task_id]["status"], what="it is revoked")
     record = own.ended(task_id)
     assert (2, "elsewhere") == (record["attempt"], record["queue"])
@@ -229,7 +229,7 @@ def test_a_revoke_before_the_eta(site: Site) -> None:
     """It waits for its time like the others, and is revoked then."""
     task_id = site.call("add", 1, 2, countdown=2)
     eventually(lambda: task_id in site.shown.waiting)
-    site.app.control.revoke(task_id, reply=True, limit=1, timeout=30)
+    site.command("revoke", task_id=task_id)
     assert "scheduled" == site.shown.waiting[task_id]["status"]
     record = site.ended(task_id)
     assert ("revoked", None) == (record["status"], record.get("started_at"))
@@ -241,7 +241,7 @@ def test_a_running_task_is_terminated(site: Site) -> None:
     """Revoked, and the reason says that it had begun."""
     task_id = site.call("wait_for_file", str(site.gate()))
     eventually(lambda: task_id in site.shown.active)
-    site.app.control.revoke(task_id, terminate=True)
+    site.command("revoke", task_id=task_id, terminate=True, signal="SIGTERM")
     record = site.ended(task_id)
     assert ("revoked", "terminated") == (record["status"], record["reason"])
     site.ended(site.call("add", 1, 2))

@@ -61,6 +61,23 @@ class Site:
         """Enqueue a task by its name."""
         return self.app.tasks[f"tests.{name}"].apply_async(arguments, **options)
 
+    def listening(self) -> dict[str, Any]:
+        """Wait until every worker hears remote control commands; return whom to send them to.
+
+        A gevent worker is ready before that, and what it does not hear is gone.
+        """
+        running = [worker.hostname for worker in self.workers if worker.running]
+        every = {"limit": len(running), "destination": running}
+        ping = self.app.control.ping
+        eventually(lambda: len(running) == len(ping(timeout=1, **every)), what="the workers listen")
+        return every
+
+    def command(self, name: str, **arguments: Any) -> None:
+        """Send a remote control command to every worker, and wait for their answers."""
+        every = self.listening()
+        answers = self.app.control.broadcast(name, arguments, reply=True, timeout=30, **every)
+        assert every["limit"] == len(answers), f"{name}: {answers}"
+
     def gate(self) -> Gate:
         """Make a closed gate."""
         return Gate(Path(self.directory.name, uuid4().hex))
