@@ -58,7 +58,7 @@ class ToRedis:
                 lease_seconds=0.0,
                 settings=self._settings,
                 epoch_if_needed=secrets.token_hex(8),
-                operations=[Other(task_id, (PROGRESS, json, task_id)).argument() for task_id, json in lines],
+                operations=[Other(task_id, (PROGRESS, json, task_id)).arguments() for task_id, json in lines],
             )
         except Exception:
             self._client.close()

@@ -18,8 +18,9 @@
 -- ARGV  1 channel  2 an epoch to use if one is needed  3 worker id
 --       4 batch number; 0 for a child of the worker's pool, which only reports progress
 --       5 lease in seconds, 0 gives it up  6 log's length  7 history's length  8 history's age in s
---       9… operations, TAB between their parts (one argument each: nine would cost more than the rest)
---         task run rank status worker(JSON) time M REST extra(JSON object) task-id
+--       9… operations, TAB between their parts; what is long follows as arguments of its own, because
+--          each string that is cut out of another one costs a hash over all of its bytes
+--         task run rank status worker(JSON) time M task-id, REST, extra(JSON object)
 --           a step of a run; a run that is there already is left as it is
 --         end  the same; only if that run is still open
 --         lost the same; only if it is open and the lease of its worker has ended
@@ -76,19 +77,21 @@ local verdict = worker_record and redis.call('ZSCORE', LEASES, worker_id) and 'a
 local first = offset + 1
 local published = {}
 local function emit(event, extra)
-  redis.call('XADD', EVENTS, offset .. '-0', 'event', event, 'extra', extra)
+  redis.call('XADD', EVENTS, string.format('%d-0', offset), 'event', event, 'extra', extra)
   published[#published + 1] = event
   published[#published + 1] = extra
 end
 
-local function merge(event, extra)
-  if extra == '{}' then return event end
-  return string.sub(event, 1, -2) .. ',' .. string.sub(extra, 2)
+-- A record that this batch made: head, REST, extra; with the status and the worker that it shows.
+local function text_of(made)
+  if made.extra == '{}' then return made.head .. made.rest .. '}' end
+  return made.head .. made.rest .. ',' .. string.sub(made.extra, 2)
 end
 
 -- tasks: task id → what this batch knows of it. runs: the open ones, the shown one last; over: how
--- one of them has ended meanwhile; record: the shown one's, if this batch made it; finished: the
--- record if it has ended; was: the hash that held its record before this batch.
+-- one of them has ended meanwhile; record: the shown one's, if this batch made it; finished: that
+-- it has ended, as Redis holds it or this batch made it; was: the hash that held its record before;
+-- steps: what this batch adds to its timeline.
 local tasks, touched = {}, {}
 
 local function split_line(line)
@@ -113,7 +116,7 @@ local any_progress = redis.call('HLEN', PROGRESS) > 0
 local function load(id)
   local task = tasks[id]
   if task then return task end
-  task = {runs = {}}
+  task = {runs = {}, steps = {}}
   local lines = redis.call('HGET', RUNS, id)
   if lines then
     for line in string.gmatch(lines, '[^\n]+') do
@@ -126,8 +129,8 @@ local function load(id)
     end
     task.was = hash_of(task.runs[#task.runs].rank)
   else
-    task.finished = redis.call('HGET', FINISHED_TASKS, id) or nil
-    task.was_finished = task.finished ~= nil
+    task.was_finished = redis.call('HGET', FINISHED_TASKS, id) or nil
+    task.finished = task.was_finished
   end
   if lines or task.finished then task.timeline = redis.call('HGET', TIMELINES, id) or nil end
   if any_progress then task.progress = redis.call('HGET', PROGRESS, id) or nil end
@@ -137,6 +140,7 @@ local function load(id)
 end
 
 local function finished_as(task)
+  if type(task.finished) == 'table' then return task.finished.status, task.finished.worker end
   if not task.finished then return nil end
   return string.match(task.finished, '^{"type":"task_status","status":"(%a+)","worker":(.-),"offset":')
 end
@@ -150,7 +154,7 @@ local function previous_of(task)
 end
 
 -- The text of a progress object, as JSON; it is its first member where there is one.
-local function text_of(progress)
+local function message_of(progress)
   if string.sub(progress, 1, 12) ~= '{"message":"' then return nil end
   local at = 13
   while true do
@@ -165,22 +169,28 @@ local function show(task, run, previous)
   offset = offset + 1
   local message, progress = run.message, ''
   if task.progress and run.rank == ACTIVE_RANK then
-    message, progress = text_of(task.progress) or message, '"progress":' .. task.progress .. ','
+    message, progress = message_of(task.progress) or message, '"progress":' .. task.progress .. ','
   end
+  local at = string.format('%d', offset)
   local head = '{"type":"task_status","status":"' .. run.status .. '","worker":' .. run.worker ..
-    ',"offset":' .. offset .. ',"previous":' .. previous .. ',"message":' .. message .. ',' .. progress
-  local event = head .. run.rest .. '}'
+    ',"offset":' .. at .. ',"previous":' .. previous .. ',"message":' .. message .. ',' .. progress
+  local rest, extra = run.rest, run.extra
   -- Progress may take the room that long arguments had.
-  if progress ~= '' and #event + #run.extra > 1024 then run.extra = '{}' end
-  run.offset, run.from, run.to = offset, #head + 1, #event - 1
-  emit(event, run.extra)
-  return merge(event, run.extra)
+  if progress ~= '' and #head + #rest + 1 + #extra > 1024 then extra = '{}' end
+  emit(head .. rest .. '}', extra)
+  run.offset, run.from, run.to = at, #head + 1, #head + #rest
+  run.rest, run.extra = nil, nil
+  return {head = head, rest = rest, extra = extra, status = run.status, worker = run.worker}
 end
 
 -- Takes what was made of a run back out of its record; false where somebody else has deleted that.
 local function take_apart(id, task, run)
   if run.rest then return true end
-  local record = task.record or redis.call('HGET', task.was, id)
+  if task.record then
+    run.rest, run.extra = task.record.rest, task.record.extra
+    return true
+  end
+  local record = redis.call('HGET', task.was, id)
   if not record then return false end
   run.rest = string.sub(record, run.from, run.to)
   -- Behind REST comes , and the extra's members, or } alone.
@@ -215,14 +225,13 @@ local function close(task, place, step, previous)
     if not GOES_ON[step.status] then task.over = step end
     if not was_shown then return end
     task.record = show(task, next_shown, previous)
-    next_shown.rest, next_shown.extra = nil, nil
     return
   end
   if GOES_ON[step.status] and task.over then step = task.over end
   task.record, task.finished = nil, show(task, step, previous)
   task.ended_at, task.over = step.time, nil
   -- Given back to the broker: the run is over, the task is not.
-  if step.status == 'pending' then task.finished, task.timeline = nil, nil end
+  if step.status == 'pending' then task.finished, task.timeline, task.steps = nil, nil, {} end
 end
 
 local function advance(id, task, place, run, step, previous)
@@ -238,7 +247,6 @@ local function advance(id, task, place, run, step, previous)
   end
   if place == #task.runs then
     task.record, task.finished = show(task, run, previous), nil
-    run.rest, run.extra = nil, nil
   end
 end
 
@@ -248,10 +256,15 @@ local function lease_has_ended(worker)
 end
 
 local function note(task, step)
-  local entry = '{"status":"' .. step.status .. '","at":' .. step.time .. ',"worker":' .. step.worker .. '}'
+  task.steps[#task.steps + 1] = '{"status":"' .. step.status .. '","at":' .. step.time ..
+    ',"worker":' .. step.worker .. '}'
+end
+
+local function timeline_of(task)
+  if #task.steps == 0 then return task.timeline end
   local before = task.timeline and string.sub(task.timeline, 2, -2) or ''
   while #before > TIMELINE_BYTES do before = string.match(before, '^{.-},({.*)$') or '' end
-  task.timeline = '[' .. before .. (before == '' and '' or ',') .. entry .. ']'
+  return '[' .. before .. (before == '' and '' or ',') .. table.concat(task.steps, ',') .. ']'
 end
 
 local function apply_task(kind, id, step)
@@ -285,7 +298,6 @@ local function apply_progress(progress, id)
   any_progress, task.progress = true, progress
   if shown and shown.rank == ACTIVE_RANK and take_apart(id, task, shown) then
     task.record = show(task, shown, previous_of(task))
-    shown.rest, shown.extra = nil, nil
   end
 end
 
@@ -311,16 +323,21 @@ local function apply_count(number, other, field)
 end
 
 -- Only what stands last may hold a TAB.
-local STEP = '^([^\t]*)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$'
-local function apply_step(kind, parts)
-  local run, rank, status, worker, time, message, rest, extra, id = string.match(parts, STEP)
+local STEP = '^([^\t]*)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$'
+local function apply_step(kind, parts, rest, extra)
+  local run, rank, status, worker, time, message, id = string.match(parts, STEP)
   apply_task(kind, id, {id = run, rank = tonumber(rank), status = status, worker = worker, time = time,
     message = message, rest = rest, extra = extra})
 end
 
-for at = 9, #ARGV do
+local IS_STEP = {task = true, ['end'] = true, lost = true}
+local at = 9
+while ARGV[at] do
   local kind, parts = string.match(ARGV[at], '^(%a+)\t(.*)$')
-  if kind == 'count' then
+  if IS_STEP[kind] then
+    apply_step(kind, parts, ARGV[at + 1], ARGV[at + 2])
+    at = at + 2
+  elseif kind == 'count' then
     apply_count(string.match(parts, '^([^\t]*)\t([^\t]*)\t(.*)$'))
   elseif kind == 'progress' then
     apply_progress(string.match(parts, '^([^\t]*)\t(.*)$'))
@@ -333,9 +350,8 @@ for at = 9, #ARGV do
   elseif kind == 'depth' then
     local depth, queue = string.match(parts, '^([^\t]*)\t(.*)$')
     redis.call('HSET', DEPTHS, queue, depth)
-  else
-    apply_step(kind, parts)
   end
+  at = at + 1
 end
 
 -- Only the last state of each task is written, whatever happened to it within the batch.
@@ -355,22 +371,23 @@ local function store(id, task)
     for _, run in ipairs(task.runs) do lines[#lines + 1] = line_of(run) end
     redis.call('HSET', RUNS, id, table.concat(lines, '\n'))
     local hash = hash_of(shown.rank)
-    if task.record then redis.call('HSET', hash, id, task.record) end
+    if task.record then redis.call('HSET', hash, id, text_of(task.record)) end
     if task.was and task.was ~= hash then redis.call('HDEL', task.was, id) end
   elseif task.was then
     redis.call('HDEL', RUNS, id)
     redis.call('HDEL', task.was, id)
   end
   if task.finished and task.ended_at then
-    redis.call('HSET', FINISHED_TASKS, id, task.finished)
+    redis.call('HSET', FINISHED_TASKS, id, text_of(task.finished))
     redis.call('ZADD', FINISHED, task.ended_at, id)
   elseif task.was_finished and not task.finished then
     redis.call('HDEL', FINISHED_TASKS, id)
     redis.call('ZREM', FINISHED, id)
   end
   if task.progress_over then redis.call('HDEL', PROGRESS, id) end
-  if task.timeline then
-    redis.call('HSET', TIMELINES, id, task.timeline)
+  local timeline = timeline_of(task)
+  if timeline then
+    redis.call('HSET', TIMELINES, id, timeline)
   elseif #task.runs == 0 then
     redis.call('HDEL', TIMELINES, id)
   end

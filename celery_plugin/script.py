@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from typing import Any, NamedTuple
 
 from redis import Redis
@@ -12,6 +13,10 @@ from redis.exceptions import NoScriptError
 
 from celery_plugin.contract import Keys, Position
 from celery_plugin.settings import Settings
+
+
+# One operation as the script reads it.
+Arguments = tuple[bytes, ...]
 
 
 @dataclass(slots=True)
@@ -38,13 +43,17 @@ class Operation:
         """Of the steps of one run only the newest matters while Redis is away."""
         return self.run
 
-    def argument(self) -> bytes:
+    def arguments(self) -> Arguments:
         """As the script reads it; what UTF-8 cannot hold becomes ``?``."""
-        line = (
+        head = (
             f"{self.kind}\t{self.run}\t{self.rank}\t{self.status}\t{self.worker}\t{self.at!r}"
-            f"\t{self.message}\t{self.rest}\t{self.extra}\t{self.task_id}"
+            f"\t{self.message}\t{self.task_id}"
         )
-        return line.encode("utf-8", "replace")
+        return (
+            head.encode("utf-8", "replace"),
+            self.rest.encode("utf-8", "replace"),
+            self.extra.encode("utf-8", "replace"),
+        )
 
 
 class Other(NamedTuple):
@@ -56,9 +65,9 @@ class Other(NamedTuple):
     key: str
     parts: tuple[str, ...]
 
-    def argument(self) -> bytes:
+    def arguments(self) -> Arguments:
         """As the script reads it."""
-        return "\t".join(self.parts).encode("utf-8", "replace")
+        return ("\t".join(self.parts).encode("utf-8", "replace"),)
 
 
 class Answer(NamedTuple):
@@ -101,12 +110,12 @@ class Script:
         lease_seconds: float,
         settings: Settings,
         epoch_if_needed: str,
-        operations: list[bytes],
+        operations: list[Arguments],
     ) -> Answer:
         """Apply a batch; raises redis-py's errors."""
         arguments: list[Any] = [*self._keys, self.keys.events_channel, epoch_if_needed, worker_id, number]
         arguments += [lease_seconds, settings.log_max, settings.history_max, settings.history_ttl]
-        arguments += operations
+        arguments += chain.from_iterable(operations)
         try:
             answer: Any = client.evalsha(self._sha, len(self._keys), *arguments)
         except NoScriptError:

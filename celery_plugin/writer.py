@@ -31,7 +31,7 @@ from celery_plugin.events import Tracker, end
 from celery_plugin.held import held_requests
 from celery_plugin.record import encode_text, tell
 from celery_plugin.runs import Run, RunTable
-from celery_plugin.script import Answer, Operation, Other, Script
+from celery_plugin.script import Answer, Arguments, Operation, Other, Script
 from celery_plugin.settings import Settings
 from celery_plugin.worker import WorkerRecord
 
@@ -70,7 +70,7 @@ class Batch:
     """One call; a call whose answer was lost is made again as it was, under its number."""
 
     number: int
-    operations: list[bytes]
+    operations: list[Arguments]
     announces: bool
 
 
@@ -307,11 +307,11 @@ class Writer:
         batch = self._empty_batch()
         size = 0
         for operation in self._take():
-            batch.operations.append(operation.argument())
-            size += len(batch.operations[-1])
+            batch.operations.append(operation.arguments())
+            size += sum(map(len, batch.operations[-1]))
             if len(batch.operations) >= BATCH_OPERATIONS or size >= BATCH_BYTES:
                 break
-        batch.operations += [operation.argument() for operation in self._counts.take()]
+        batch.operations += [operation.arguments() for operation in self._counts.take()]
         return batch
 
     def _empty_batch(self) -> Batch:
@@ -375,7 +375,7 @@ class Writer:
         self._announces = True
         self._to_announce = deque(self._table)
 
-    def _due_record(self) -> list[bytes]:
+    def _due_record(self) -> list[Arguments]:
         if not (self._announces or self._record_due):
             return []
         self._record_due = False
@@ -387,7 +387,7 @@ class Writer:
             return []
         self._told = members
         rest = encode({**members, "timestamp": round(time.time(), 6)})[1:-1]
-        return [Other("worker", ("worker", rest)).argument()]
+        return [Other("worker", ("worker", rest)).arguments()]
 
     def _last_words(self) -> None:
         self._absorb()

@@ -85,7 +85,7 @@ class Sender:
             lease_seconds=lease,
             settings=self.settings,
             epoch_if_needed=epoch or secrets.token_hex(8),
-            operations=[operation.argument() for operation in operations],
+            operations=[operation.arguments() for operation in operations],
         )
 
 
