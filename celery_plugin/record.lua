@@ -360,6 +360,19 @@ local function line_of(run)
   return table.concat({run.id, run.rank, run.status, run.worker, run.offset, run.message, tail}, '\t')
 end
 
+-- Writes by key, a call each for all tasks: a call costs more than what it does.
+local set, deleted = {}, {}
+local function put(key, field, value)
+  local fields = set[key] or {}
+  set[key] = fields
+  fields[#fields + 1], fields[#fields + 2] = field, value
+end
+local function drop(key, field)
+  local fields = deleted[key] or {}
+  deleted[key] = fields
+  fields[#fields + 1] = field
+end
+
 local function store(id, task)
   local shown = task.runs[#task.runs]
   if shown then
@@ -369,31 +382,33 @@ local function store(id, task)
       lines[1] = line_of(task.over)
     end
     for _, run in ipairs(task.runs) do lines[#lines + 1] = line_of(run) end
-    redis.call('HSET', RUNS, id, table.concat(lines, '\n'))
+    put(RUNS, id, table.concat(lines, '\n'))
     local hash = hash_of(shown.rank)
-    if task.record then redis.call('HSET', hash, id, text_of(task.record)) end
-    if task.was and task.was ~= hash then redis.call('HDEL', task.was, id) end
+    if task.record then put(hash, id, text_of(task.record)) end
+    if task.was and task.was ~= hash then drop(task.was, id) end
   elseif task.was then
-    redis.call('HDEL', RUNS, id)
-    redis.call('HDEL', task.was, id)
+    drop(RUNS, id)
+    drop(task.was, id)
   end
   if task.finished and task.ended_at then
-    redis.call('HSET', FINISHED_TASKS, id, text_of(task.finished))
-    redis.call('ZADD', FINISHED, task.ended_at, id)
+    put(FINISHED_TASKS, id, text_of(task.finished))
+    put(FINISHED, task.ended_at, id)
   elseif task.was_finished and not task.finished then
-    redis.call('HDEL', FINISHED_TASKS, id)
+    drop(FINISHED_TASKS, id)
     redis.call('ZREM', FINISHED, id)
   end
-  if task.progress_over then redis.call('HDEL', PROGRESS, id) end
+  if task.progress_over then drop(PROGRESS, id) end
   local timeline = timeline_of(task)
   if timeline then
-    redis.call('HSET', TIMELINES, id, timeline)
-  elseif #task.runs == 0 then
-    redis.call('HDEL', TIMELINES, id)
+    put(TIMELINES, id, timeline)
+  elseif task.was or task.was_finished then
+    drop(TIMELINES, id)
   end
 end
 
 for _, id in ipairs(touched) do store(id, tasks[id]) end
+for key, fields in pairs(set) do redis.call(key == FINISHED and 'ZADD' or 'HSET', key, unpack(fields)) end
+for key, fields in pairs(deleted) do redis.call('HDEL', key, unpack(fields)) end
 
 local function forget(ids)
   if #ids == 0 then return end
