@@ -8,8 +8,9 @@ cumulated, with its upper bound as the last label.
 from __future__ import annotations
 
 import json
-from collections import Counter
+from bisect import bisect_left
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from celery_plugin.events import exception_class
@@ -36,10 +37,60 @@ TOTALS: Final = {
     "rejected": "celery_task_rejected_total",
 }
 
+# A counter's name and its labels; the labels that all have: name, host, queue.
+Field = tuple[str, ...]
+Labels = tuple[str, str, str]
+
 OTHER: Final = "other"
 # Task names of one worker; an application that makes names up must not fill Redis.
 NAMES_MAX = 1000
 EXCEPTIONS_MAX = 200
+
+
+class _Histogram:
+    """Seconds, in buckets of which each has those up to its bound; the last one has the rest."""
+
+    __slots__ = ("_bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        seconds = max(0.0, seconds)
+        self.counts[bisect_left(self._bounds, seconds)] += 1
+        self.sum += seconds
+
+    def fields(self, name: str, labels: Labels) -> Iterator[tuple[Field, str]]:
+        for bound, number in zip((*map("{:g}".format, self._bounds), "+Inf"), self.counts, strict=True):
+            if number:
+                yield (f"{name}_bucket", *labels, bound), str(number)
+        yield (f"{name}_sum", *labels), f"{self.sum:.6f}"
+
+
+class _Series:
+    """What is counted under the same name, host and queue."""
+
+    __slots__ = ("failures", "labels", "runtime", "totals", "waits")
+
+    def __init__(self, labels: Labels) -> None:
+        self.labels = labels
+        self.totals: dict[str, int] = {}
+        self.failures: dict[str, int] = {}  # By exception.
+        self.waits: _Histogram | None = None
+        self.runtime: _Histogram | None = None
+
+    def fields(self) -> Iterator[tuple[Field, str]]:
+        name, host, queue = self.labels
+        for total, number in self.totals.items():
+            yield (total, *self.labels), str(number)
+        for exception, number in self.failures.items():
+            yield (TOTALS["failed"], name, host, exception, queue), str(number)
+        if self.waits:
+            yield from self.waits.fields(RECEIVED_TO_STARTED, self.labels)
+        if self.runtime:
+            yield from self.runtime.fields(RUNTIME, self.labels)
 
 
 class Counts:
@@ -47,54 +98,47 @@ class Counts:
 
     def __init__(self, hostname: str) -> None:
         self._host = hostname.rpartition("@")[2]
-        self._added: Counter[tuple[str, ...]] = Counter()
-        self._sums: Counter[tuple[str, ...]] = Counter()
-        self._names: set[tuple[str, str]] = set()
+        self._added: dict[tuple[str, str | None], _Series] = {}  # By name and queue.
+        self._names: set[tuple[str, str | None]] = set()
         self._exceptions: set[str] = set()
 
     def note(self, run: Run) -> None:
         """Count the step that a run has just made."""
-        total = TOTALS.get(run.status)
-        if total is None or (run.status == "reserved" and run.updated_at != run.received_at):
+        status = run.status
+        if status not in TOTALS or (status == "reserved" and run.updated_at != run.received_at):
             return  # a scheduled one whose time has come was received before
-        labels = self._labels(run)
-        if run.status == "failed":
-            name, host, queue = labels
-            self._added[total, name, host, self._exception(run.exception), queue] += 1
-        else:
-            self._added[(total, *labels)] += 1
-        if run.status == "active" and run.started_at is not None:
-            self._observe(RECEIVED_TO_STARTED, labels, run.started_at - max(run.received_at, run.eta or 0.0))
-        elif run.status == "completed" and run.runtime is not None:
-            self._observe(RUNTIME, labels, run.runtime)
+        series = self._added.get((run.task_name, run.queue)) or self._begin(run.task_name, run.queue)
+        if status == "failed":
+            exception = self._exception(run.exception)
+            series.failures[exception] = series.failures.get(exception, 0) + 1
+            return
+        total = TOTALS[status]
+        series.totals[total] = series.totals.get(total, 0) + 1
+        if status == "active" and run.started_at is not None:
+            series.waits = series.waits or _Histogram(WAIT_BUCKETS)
+            series.waits.observe(run.started_at - max(run.received_at, run.eta or 0.0))
+        elif status == "completed" and run.runtime is not None:
+            series.runtime = series.runtime or _Histogram(RUNTIME_BUCKETS)
+            series.runtime.observe(run.runtime)
 
     def take(self) -> Iterator[Other]:
         """Yield what has been added, and begin anew."""
-        added, self._added = self._added, Counter()
-        sums, self._sums = self._sums, Counter()
-        for field, number in added.items():
-            yield _operation(field, str(number))
-        for field, seconds in sums.items():
-            yield _operation(field, f"{seconds:.6f}")
+        added, self._added = self._added, {}
+        for series in added.values():
+            for field, number in series.fields():
+                yield Other("", ("count", number, *_json_fields(field)))
 
     def __bool__(self) -> bool:
         return bool(self._added)
 
-    def _observe(self, histogram: str, labels: tuple[str, str, str], seconds: float) -> None:
-        seconds = max(0.0, seconds)
-        buckets = RUNTIME_BUCKETS if histogram == RUNTIME else WAIT_BUCKETS
-        bound = next((f"{bound:g}" for bound in buckets if seconds <= bound), "+Inf")
-        self._added[(f"{histogram}_bucket", *labels, bound)] += 1
-        # A Counter of floats is a dict that begins at 0.
-        self._sums[(f"{histogram}_sum", *labels)] += seconds  # type: ignore[assignment]
-
-    def _labels(self, run: Run) -> tuple[str, str, str]:
-        name, queue = run.task_name, run.queue or ""
-        if (name, queue) not in self._names:
-            if len(self._names) >= NAMES_MAX:
-                return OTHER, self._host, OTHER
+    def _begin(self, name: str, queue: str | None) -> _Series:
+        if (name, queue) not in self._names and len(self._names) >= NAMES_MAX:
+            name = queue = OTHER
+        else:
             self._names.add((name, queue))
-        return name, self._host, queue
+        if (name, queue) not in self._added:
+            self._added[name, queue] = _Series((name, self._host, queue or ""))
+        return self._added[name, queue]
 
     def _exception(self, exception: str | None) -> str:
         name = (exception and exception_class(exception)) or "Exception"
@@ -105,12 +149,13 @@ class Counts:
         return name
 
 
-def _operation(field: tuple[str, ...], number: str) -> Other:
+@lru_cache(maxsize=10_000)
+def _json_fields(field: Field) -> tuple[str, str]:
+    """The field to use where there are too many, and the field itself."""
     name, *labels = field
     bound = labels[-1:] if name.endswith("_bucket") else []
-    other = [name, *[OTHER] * (len(labels) - len(bound)), *bound]
-    return Other("", ("count", number, _json(other), _json(field)))
+    return _json([name, *[OTHER] * (len(labels) - len(bound)), *bound]), _json(field)
 
 
-def _json(field: list[str] | tuple[str, ...]) -> str:
+def _json(field: list[str] | Field) -> str:
     return json.dumps(field, ensure_ascii=False, separators=(",", ":"))

@@ -14,9 +14,10 @@ from typing import Any
 
 from redis import Redis
 
-from celery_plugin.contract import EXTRA_FIELDS, JSON, RANK_ENDED, RANKS, Keys, encode
-from celery_plugin.record import encode_text, sentence, squeeze
-from celery_plugin.script import Operation, Other
+from celery_plugin.contract import EXTRA_FIELDS, JSON, RANK_ENDED, Keys, encode
+from celery_plugin.record import sentence, squeeze
+from celery_plugin.script import Operation, Other, one_step
+from celery_plugin.texts import encode_text
 
 _SCAN_COUNT = 1000
 
@@ -66,7 +67,7 @@ def _end(task_id: str, run: str, record: JSON, hostname: str, ending: Ending) ->
     worker = encode_text(hostname)
     texts: dict[str, str] = {name: str(record[name]) for name in EXTRA_FIELDS if name in record}
     told = squeeze(members, texts, worker)
-    return Operation(ending.kind, task_id, run, RANKS["lost"], "lost", worker, *told, at=at)
+    return one_step(ending.kind, task_id, run, worker, "lost", at, told)
 
 
 def dead_workers_ends(client: Redis, keys: Keys, me: str) -> Iterator[Operation | Other]:

@@ -19,11 +19,12 @@ from celery_plugin.connections import BadUrl, make_client
 from celery_plugin.contract import Keys
 from celery_plugin.depths import DepthMeter
 from celery_plugin.dispatcher import lend_dispatcher, observing
-from celery_plugin.events import RECEIVED, UNRECEIVED, received_fields
+from celery_plugin.events import RECEIVED, UNRECEIVED
 from celery_plugin.progress import Progress, ToRedis
 from celery_plugin.queues import QueueNames
 from celery_plugin.redact import Redactor
 from celery_plugin.requests import observe_requests
+from celery_plugin.runs import Run, read_run
 from celery_plugin.script import Script
 from celery_plugin.settings import Settings, SettingsError, load
 from celery_plugin.state_redis import Place, find_redis
@@ -72,17 +73,20 @@ class _Watcher:
         self._numbers = itertools.count(1)
         record = WorkerRecord(worker, new_worker_id(worker.hostname), settings.lease_seconds)
         script = Script(Keys(settings.prefix, int(database)))
+        self._hostname = worker.hostname
+        self._worker_id = record.worker_id
         self._writer = Writer(script, client, settings, record)
+        self._observe = self._writer.observe
         from_child = partial(ToRedis, partial(make_client, *place), script, settings, record.worker_id)
-        self._progress = Progress(self._writer.observe, from_child, Redactor(settings.redact).repr_text)
+        self._progress = Progress(self._observe, from_child, Redactor(settings.redact).repr_text)
         logger.info("celery_plugin: writing to %s under %r", _without_password(place.url), settings.prefix)
-        self._depths = DepthMeter(worker.app, self._writer.observe, settings.lease_renew_seconds)
+        self._depths = DepthMeter(worker.app, self._observe, settings.lease_renew_seconds)
 
     def start(self) -> None:
         """Begin to watch; the writer's thread starts when the pool has forked its children."""
         events = self._worker.app.events
         base = symbol_by_name(events.dispatcher_cls)
-        events.dispatcher_cls = observing(base, self._worker.hostname, self._writer.observe)
+        events.dispatcher_cls = observing(base, self._hostname, self._observe)
         # Celery keeps the class once it was asked for.
         events.__dict__.pop("Dispatcher", None)
         lend_dispatcher(self._worker.consumer)
@@ -101,39 +105,40 @@ class _Watcher:
         self._depths.start()
 
     def _received(self, request: Any, **_: Any) -> None:
-        if request.hostname == self._worker.hostname:
-            fields = self._fields(request.request_dict, request.task)
-            request.sidecar_run = fields["run"]
-            self._writer.observe(RECEIVED, {**fields, "request": weakref.ref(request)})
+        if request.hostname == self._hostname:
+            run = self._run(request.request_dict, request.task)
+            run.request = weakref.ref(request)
+            request.sidecar_run = run
+            self._observe(RECEIVED, {}, run)
 
-    def _fields(self, headers: Any, task: Any = None) -> dict[str, Any]:
+    def _run(self, headers: Any, task: Any = None) -> Run:
         queue = self._queues.of(headers.get("delivery_info") or {})
-        fields = received_fields(headers, queue, getattr(task, "max_retries", None))
-        return fields | {"run": next(self._numbers)}
+        run_id = f"{self._worker_id}/{next(self._numbers)}"
+        return read_run(run_id, headers, queue, getattr(task, "max_retries", None))
 
     def _tell(self, request: Any, event: str, fields: dict[str, Any]) -> None:
         if request.sidecar_run is not None:
-            self._writer.observe(event, {**fields, "run": request.sidecar_run})
-        elif request.hostname == self._worker.hostname:
-            self._tell_unreceived(self._fields(request.request_dict, request.task), event, fields)
+            self._observe(event, fields, request.sidecar_run)
+        elif request.hostname == self._hostname:
+            self._tell_unreceived(self._run(request.request_dict, request.task), event, fields)
 
-    def _tell_unreceived(self, facts: dict[str, Any], event: str, ending: dict[str, Any]) -> None:
-        self._writer.observe(UNRECEIVED, {**facts, "event": event, "ending": ending})
+    def _tell_unreceived(self, run: Run, event: str, ending: dict[str, Any]) -> None:
+        self._observe(UNRECEIVED, {"event": event, "ending": ending}, run)
 
     def _unknown(self, sender: Any, message: Any, name: str, id: str, **_: Any) -> None:  # noqa: A002  # Celery's
-        if sender.hostname == self._worker.hostname:
+        if sender.hostname == self._hostname:
             facts = {"id": id, "task": name, "delivery_info": _delivery(message)}
             ending = {"exception": f"NotRegistered({name!r})"}
-            self._tell_unreceived(self._fields({**message.headers, **facts}), "task-failed", ending)
+            self._tell_unreceived(self._run({**message.headers, **facts}), "task-failed", ending)
 
     def _invalid(self, sender: Any, message: Any, exc: BaseException | None, **_: Any) -> None:
-        if sender.hostname == self._worker.hostname and {"id", "task"} <= set(message.headers or ()):
-            facts = self._fields({**message.headers, "delivery_info": _delivery(message)})
-            self._tell_unreceived(facts, "task-rejected", {"exception": safe_repr(exc)})
+        if sender.hostname == self._hostname and {"id", "task"} <= set(message.headers or ()):
+            run = self._run({**message.headers, "delivery_info": _delivery(message)})
+            self._tell_unreceived(run, "task-rejected", {"exception": safe_repr(exc)})
 
     def _shutting_down(self, **_: Any) -> None:
         if os.getpid() == self._pid:
-            self._writer.observe(STOPPING, {})
+            self._observe(STOPPING, {})
 
     def _stop(self, **_: Any) -> None:
         # A child of the pool inherits this handler.

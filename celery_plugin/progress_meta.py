@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from celery.states import ALL_STATES, IGNORED, REJECTED
 
-from celery_plugin.record import cut, fit_text
+from celery_plugin.texts import cut, fit_text
 
 # It stands in a record of 1 KB, the message twice.
 JSON_MAX_BYTES = 200

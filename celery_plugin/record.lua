@@ -20,8 +20,9 @@
 --       5 lease in seconds, 0 gives it up  6 log's length  7 history's length  8 history's age in s
 --       9… operations, TAB between their parts; what is long follows as arguments of its own, because
 --          each string that is cut out of another one costs a hash over all of its bytes
---         task run rank status worker(JSON) time M task-id, REST, extra(JSON object)
---           a step of a run; a run that is there already is left as it is
+--         task run worker(JSON) task-id, steps, FACTS, extra(JSON object)
+--           steps of a run, LF between them: rank status time M MOVING; FACTS and MOVING are REST;
+--           what the run has come to already is left as it is
 --         end  the same; only if that run is still open
 --         lost the same; only if it is open and the lease of its worker has ended
 --         progress {"message":M,…} task-id
@@ -82,10 +83,10 @@ local function emit(event, extra)
   published[#published + 1] = extra
 end
 
--- A record that this batch made: head, REST, extra; with the status and the worker that it shows.
+-- A record that this batch made: head, FACTS, MOVING, extra; with the status and the worker that it shows.
 local function text_of(made)
-  if made.extra == '{}' then return made.head .. made.rest .. '}' end
-  return made.head .. made.rest .. ',' .. string.sub(made.extra, 2)
+  if made.extra == '{}' then return made.head .. made.facts .. made.moving .. '}' end
+  return made.head .. made.facts .. made.moving .. ',' .. string.sub(made.extra, 2)
 end
 
 -- tasks: task id → what this batch knows of it. runs: the open ones, the shown one last; over: how
@@ -102,7 +103,7 @@ local function split_line(line)
   if tonumber(part[7]) then
     run.from, run.to = tonumber(part[7]), tonumber(part[8])
   else
-    run.rest, run.extra = part[7], part[8]
+    run.facts, run.moving, run.extra = '', part[7], part[8]
   end
   return run
 end
@@ -174,25 +175,27 @@ local function show(task, run, previous)
   local at = string.format('%d', offset)
   local head = '{"type":"task_status","status":"' .. run.status .. '","worker":' .. run.worker ..
     ',"offset":' .. at .. ',"previous":' .. previous .. ',"message":' .. message .. ',' .. progress
-  local rest, extra = run.rest, run.extra
+  local made = {head = head, facts = run.facts, moving = run.moving, extra = run.extra,
+    status = run.status, worker = run.worker}
+  local length = #head + #made.facts + #made.moving
   -- Progress may take the room that long arguments had.
-  if progress ~= '' and #head + #rest + 1 + #extra > 1024 then extra = '{}' end
-  emit(head .. rest .. '}', extra)
-  run.offset, run.from, run.to = at, #head + 1, #head + #rest
-  run.rest, run.extra = nil, nil
-  return {head = head, rest = rest, extra = extra, status = run.status, worker = run.worker}
+  if progress ~= '' and length + 1 + #made.extra > 1024 then made.extra = '{}' end
+  emit(head .. made.facts .. made.moving .. '}', made.extra)
+  run.offset, run.from, run.to = at, #head + 1, length
+  run.facts, run.moving, run.extra = nil, nil, nil
+  return made
 end
 
 -- Takes what was made of a run back out of its record; false where somebody else has deleted that.
 local function take_apart(id, task, run)
-  if run.rest then return true end
+  if run.facts then return true end
   if task.record then
-    run.rest, run.extra = task.record.rest, task.record.extra
+    run.facts, run.moving, run.extra = task.record.facts, task.record.moving, task.record.extra
     return true
   end
   local record = redis.call('HGET', task.was, id)
   if not record then return false end
-  run.rest = string.sub(record, run.from, run.to)
+  run.facts, run.moving = '', string.sub(record, run.from, run.to)
   -- Behind REST comes , and the extra's members, or } alone.
   run.extra = #record > run.to + 1 and '{' .. string.sub(record, run.to + 2) or '{}'
   return true
@@ -243,7 +246,7 @@ local function advance(id, task, place, run, step, previous)
     run, place = step, #task.runs
   else
     run.rank, run.status, run.worker = step.rank, step.status, step.worker
-    run.message, run.rest, run.extra = step.message, step.rest, step.extra
+    run.message, run.facts, run.moving, run.extra = step.message, step.facts, step.moving, step.extra
   end
   if place == #task.runs then
     task.record, task.finished = show(task, run, previous), nil
@@ -323,11 +326,14 @@ local function apply_count(number, other, field)
 end
 
 -- Only what stands last may hold a TAB.
-local STEP = '^([^\t]*)\t(%d+)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$'
-local function apply_step(kind, parts, rest, extra)
-  local run, rank, status, worker, time, message, id = string.match(parts, STEP)
-  apply_task(kind, id, {id = run, rank = tonumber(rank), status = status, worker = worker, time = time,
-    message = message, rest = rest, extra = extra})
+local OF_RUN = '^([^\t]*)\t([^\t]*)\t(.*)$'
+local STEP = '(%d)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\n]*)'
+local function apply_steps(kind, parts, steps, facts, extra)
+  local run, worker, id = string.match(parts, OF_RUN)
+  for rank, status, time, message, moving in string.gmatch(steps, STEP) do
+    apply_task(kind, id, {id = run, rank = tonumber(rank), status = status, worker = worker, time = time,
+      message = message, facts = facts, moving = moving, extra = extra})
+  end
 end
 
 local IS_STEP = {task = true, ['end'] = true, lost = true}
@@ -335,8 +341,8 @@ local at = 9
 while ARGV[at] do
   local kind, parts = string.match(ARGV[at], '^(%a+)\t(.*)$')
   if IS_STEP[kind] then
-    apply_step(kind, parts, ARGV[at + 1], ARGV[at + 2])
-    at = at + 2
+    apply_steps(kind, parts, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    at = at + 3
   elseif kind == 'count' then
     apply_count(string.match(parts, '^([^\t]*)\t([^\t]*)\t(.*)$'))
   elseif kind == 'progress' then
@@ -356,7 +362,12 @@ end
 
 -- Only the last state of each task is written, whatever happened to it within the batch.
 local function line_of(run)
-  local tail = run.rest and (run.rest .. '\t' .. run.extra) or (run.from .. '\t' .. run.to)
+  local tail
+  if run.facts then
+    tail = run.facts .. run.moving .. '\t' .. run.extra
+  else
+    tail = run.from .. '\t' .. run.to
+  end
   return table.concat({run.id, run.rank, run.status, run.worker, run.offset, run.message, tail}, '\t')
 end
 

@@ -1,6 +1,6 @@
 """What Celery's events leave out: the request classes of the tasks tell it.
 
-Its events name the id of a task, of which several runs can be open; the request knows which one it is.
+Its events name the id of a task, of which several runs can be open; the request holds the one that it is.
 ``Ignore`` and ``self.replace()`` send nothing after ``task-started``; a task with ``send_events=False`` sends
 nothing at all; ``task-rejected`` does not say whether the task rejected its message or the worker did so on
 its way to ``task-failed``; and what failed is named by the wrapper in which the exception came (Celery 5.7).
@@ -19,6 +19,7 @@ from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
 from celery_plugin.events import IGNORED, REJECTS
+from celery_plugin.runs import Run
 
 logger = logging.getLogger("celery_plugin")
 
@@ -41,8 +42,8 @@ def observe_requests(app: Any, tell: Tell) -> None:
 
 def _observing(base: Any, tell: Tell) -> Any:
     class ObservingRequest(base):  # type: ignore[misc]  # Celery is not typed
-        # The number of its run, which it gets when it is received.
-        sidecar_run: int | None = None
+        # Its run, which it gets when it is received.
+        sidecar_run: Run | None = None
         _sidecar_error: BaseException | None = None
 
         def on_timeout(self, soft: bool, timeout: float) -> Any:
@@ -59,7 +60,7 @@ def _observing(base: Any, tell: Tell) -> Any:
 
         def send_event(self, type: str, **fields: Any) -> Any:  # noqa: A002  # its name in Celery
             try:
-                tell(self, type, fields | self._sidecar_fields(type))
+                tell(self, type, self._sidecar_fields(type, fields))
             except Exception:
                 _give_up(type)
             return super().send_event(type, **fields)
@@ -74,13 +75,14 @@ def _observing(base: Any, tell: Tell) -> Any:
             elif isinstance(error, Ignore):
                 tell(self, IGNORED, {"replaced": _REPLACED in str(error)})
 
-        def _sidecar_fields(self, event: str) -> dict[str, Any]:
+        def _sidecar_fields(self, event: str, fields: dict[str, Any]) -> dict[str, Any]:
             if event == "task-cancelled":
-                return {"returns": not self.acknowledged}
+                return {**fields, "returns": not self.acknowledged}
             if event not in ("task-failed", "task-retried"):
-                return {}
+                return fields
             error, self._sidecar_error = self._sidecar_error, None
-            return {"exception": None if error is None else safe_repr(get_pickled_exception(error))}
+            exception = None if error is None else safe_repr(get_pickled_exception(error))
+            return {**fields, "exception": exception}
 
     return ObservingRequest
 

@@ -6,22 +6,26 @@ A redelivery, a retry, ``self.replace()`` and ``Reject(requeue=True)`` come back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from celery_plugin.contract import EXTRA_FIELDS, RANKS
+from celery_plugin.contract import EXTRA_FIELDS, RANKS, RECORD_MAX_BYTES
+from celery_plugin.texts import cut
 
 
 @dataclass(slots=True, eq=False)
 class Run:
-    """One execution of a task on this worker; times are seconds since the epoch."""
+    """One execution of a task on this worker; times are seconds since the epoch.
+
+    The request of the task holds its run, from its receipt on; only the writer's thread changes it.
+    """
 
     id: str
     task_id: str
     task_name: str
-    args: str | None
-    kwargs: str | None
     queue: str | None
     attempt: int
     max_retries: int | None
@@ -33,6 +37,13 @@ class Run:
     eta: float | None
     status: str
     updated_at: float
+    # Celery's own request, while it holds one, and how often it was missing where it should be.
+    request: Callable[[], Any] | None = None
+    missed: int = 0
+    # Its args and kwargs as they came, until it is decided what of them is shown.
+    unread: tuple[str, str] | None = None
+    args: str | None = None
+    kwargs: str | None = None
     started_at: float | None = None
     finished_at: float | None = None
     runtime: float | None = None
@@ -40,9 +51,6 @@ class Run:
     result: str | None = None
     traceback: str | None = None
     reason: str | None = None
-    # Celery's own request, while it holds one, and how often it was missing where it should be.
-    request: Callable[[], Any] | None = None
-    missed: int = 0
     # Made once, when the run is told for the first time.
     facts: str = ""
     extra: str = ""
@@ -50,13 +58,50 @@ class Run:
     @property
     def texts(self) -> dict[str, str]:
         """What is shown only on request, as far as the worker shows it."""
-        shown = ((name, getattr(self, name)) for name in EXTRA_FIELDS)
-        return {name: text for name, text in shown if text is not None}
+        texts = zip(EXTRA_FIELDS, (self.args, self.kwargs, self.result, self.traceback), strict=True)
+        return {name: text for name, text in texts if text is not None}
 
     @property
     def rank(self) -> int:
         """How far the run has come; it only grows."""
         return RANKS[self.status]
+
+
+def read_run(run_id: str, headers: Mapping[str, Any], queue: str | None, max_retries: int | None) -> Run:
+    """Make the run of a message that is received now; what is told of its values is still to be decided.
+
+    Celery's task-received lacks queue, priority and group, and a task may send no events at all.
+    """
+    now, eta = time.time(), _timestamp(headers.get("eta"))
+    args, kwargs = headers.get("argsrepr") or "", headers.get("kwargsrepr") or ""
+    run = Run(
+        run_id,
+        headers["id"],
+        headers.get("shadow") or headers["task"],
+        queue,
+        (headers.get("retries") or 0) + 1,
+        max_retries,
+        (headers.get("delivery_info") or {}).get("priority"),
+        headers.get("root_id"),
+        headers.get("parent_id"),
+        headers.get("group"),
+        now,
+        eta,
+        "scheduled" if eta is not None and eta > now else "reserved",
+        now,
+    )
+    # The producer's own words: usually cut, but nothing makes it cut them.
+    run.unread = cut(args, RECORD_MAX_BYTES), cut(kwargs, RECORD_MAX_BYTES)
+    return run
+
+
+def _timestamp(eta: str | None) -> float | None:
+    if not eta:
+        return None
+    try:
+        return datetime.fromisoformat(eta.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
 
 
 class RunTable:
@@ -72,16 +117,12 @@ class RunTable:
         return iter(self._open.values())
 
     def open(self, run: Run) -> None:
-        """Add a run that was just received."""
+        """Add a run, if it is not there."""
         self._open[run.id] = run
 
-    def get(self, run_id: str) -> Run | None:
-        """Find an open run."""
-        return self._open.get(run_id)
-
     def remove(self, run: Run) -> None:
-        """Take a run out."""
-        del self._open[run.id]
+        """Take a run out, if it is there."""
+        self._open.pop(run.id, None)
 
     def close_all(self) -> list[Run]:
         """Remove and return every run."""

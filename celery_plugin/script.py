@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 from redis import Redis
 from redis.exceptions import NoScriptError
 
-from celery_plugin.contract import Keys, Position
+from celery_plugin.contract import RANKS, Keys, Position
+from celery_plugin.record import Told
 from celery_plugin.settings import Settings
-
 
 # One operation as the script reads it.
 Arguments = tuple[bytes, ...]
@@ -21,22 +21,19 @@ Arguments = tuple[bytes, ...]
 
 @dataclass(slots=True)
 class Operation:
-    """One step of one run.
+    """Steps of one run, of which facts and extra are the same.
 
     ``task`` counts always, ``end`` only if the run is open, ``lost`` only if also its worker's lease has
-    ended. ``worker``, ``message``, ``rest`` and ``extra`` are JSON: the last three as `record.Told` has them.
+    ended. ``worker``, ``facts`` and ``extra`` are JSON as `record.Told` has it.
     """
 
     kind: str
     task_id: str
     run: str
-    rank: int
-    status: str
     worker: str
-    message: str
-    rest: str
+    facts: str
     extra: str
-    at: float
+    steps: list[str]
 
     @property
     def key(self) -> str:
@@ -45,15 +42,22 @@ class Operation:
 
     def arguments(self) -> Arguments:
         """As the script reads it; what UTF-8 cannot hold becomes ``?``."""
-        head = (
-            f"{self.kind}\t{self.run}\t{self.rank}\t{self.status}\t{self.worker}\t{self.at!r}"
-            f"\t{self.message}\t{self.task_id}"
-        )
         return (
-            head.encode("utf-8", "replace"),
-            self.rest.encode("utf-8", "replace"),
+            f"{self.kind}\t{self.run}\t{self.worker}\t{self.task_id}".encode("utf-8", "replace"),
+            "\n".join(self.steps).encode("utf-8", "replace"),
+            self.facts.encode("utf-8", "replace"),
             self.extra.encode("utf-8", "replace"),
         )
+
+
+def step(status: str, at: float, told: Told) -> str:
+    """One step of a run, at a time in seconds since the epoch."""
+    return f"{RANKS[status]}\t{status}\t{at:.6f}\t{told.message}\t{told.moving}"
+
+
+def one_step(kind: str, task_id: str, run: str, worker: str, status: str, at: float, told: Told) -> Operation:
+    """Make an operation of one step."""
+    return Operation(kind, task_id, run, worker, told.facts, told.extra, [step(status, at, told)])
 
 
 class Other(NamedTuple):
@@ -64,6 +68,7 @@ class Other(NamedTuple):
 
     key: str
     parts: tuple[str, ...]
+    steps: tuple[str, ...] = ("",)
 
     def arguments(self) -> Arguments:
         """As the script reads it."""

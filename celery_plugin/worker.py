@@ -11,7 +11,8 @@ from typing import Any
 import celery
 
 from celery_plugin.contract import JSON
-from celery_plugin.record import WORKER_MAX_BYTES, fit_text
+from celery_plugin.record import WORKER_MAX_BYTES
+from celery_plugin.texts import fit_text
 
 # kombu's own defaults, for a broker whose options do not say otherwise.
 _SEP = "\x06\x16"

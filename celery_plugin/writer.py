@@ -29,10 +29,11 @@ from celery_plugin.counting import Counts
 from celery_plugin.ends import Ending, dead_workers_ends, stray_ends
 from celery_plugin.events import Tracker, end
 from celery_plugin.held import held_requests
-from celery_plugin.record import encode_text, tell
+from celery_plugin.record import tell
 from celery_plugin.runs import Run, RunTable
-from celery_plugin.script import Answer, Arguments, Operation, Other, Script
+from celery_plugin.script import Answer, Arguments, Operation, Other, Script, one_step, step
 from celery_plugin.settings import Settings
+from celery_plugin.texts import encode_text
 from celery_plugin.worker import WorkerRecord
 
 logger = logging.getLogger("celery_plugin")
@@ -43,8 +44,8 @@ REST_SECONDS = 0.002
 BUSY_REST_SECONDS = 0.02
 BUSY_EVENTS_PER_SECOND = 300.0
 
-# A batch of 10,000 operations blocks Redis for 0.29 s.
-BATCH_OPERATIONS = 500
+# A batch of 10,000 steps blocks Redis for 0.29 s.
+BATCH_STEPS = 500
 BATCH_BYTES = 256 * 1024
 
 # What waits for a Redis that is away: 10,000 operations are at most 10 MB.
@@ -62,7 +63,7 @@ STOPPING = "stopping"
 PROGRESS = "progress"
 DEPTH = "depth"
 
-Observation = tuple[float, str, dict[str, Any]]
+Observation = tuple[float, str, dict[str, Any], Run | None]
 
 
 @dataclass
@@ -85,7 +86,7 @@ class Writer:
         self._worker_json = encode_text(worker.hostname)
         self._table = RunTable()
         capture = Capture(settings.capture, settings.capture_max_chars, settings.redact)
-        self._tracker = Tracker(worker.worker_id, self._table, capture)
+        self._tracker = Tracker(self._table, capture)
         self._counts = Counts(worker.hostname)
 
         self._buffer: deque[Observation] = deque()
@@ -97,6 +98,8 @@ class Writer:
         self._stopped = native.Signal()
 
         self._outbox: deque[Operation | Other] = deque()
+        # Run id → its operation in the outbox, while nothing stands behind that which it must not overtake.
+        self._joining: dict[str, Operation] = {}
         self._to_announce: deque[Run] = deque()
         self._look_for_strays = False
         # Ends that others cannot tell any more, as they are found in Redis.
@@ -125,12 +128,12 @@ class Writer:
         self._started = True
         native.start_thread(self._run)
 
-    def observe(self, event: str, fields: dict[str, Any]) -> None:
-        """Take an event of the worker; costs an append and, in a quiet moment, a wake-up."""
+    def observe(self, event: str, fields: dict[str, Any], run: Run | None = None) -> None:
+        """Take an event of the worker, or of a run; costs an append and, in a quiet moment, a wake-up."""
         if len(self._buffer) >= BUFFER_MAX:
             self._overflow += 1
             return
-        self._buffer.append((time.time(), event, fields))
+        self._buffer.append((time.time(), event, fields, run))
         if self._sleeping:
             self._sleeping = False
             self._wake.set()
@@ -192,17 +195,16 @@ class Writer:
             self._compact()
         return events
 
-    def _apply(self, at: float, event: str, fields: dict[str, Any]) -> None:
+    def _apply(self, at: float, event: str, fields: dict[str, Any], run: Run | None) -> None:
         try:
-            if event in (PROGRESS, DEPTH):
-                self._outbox.append(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
-                return
-            if event in (STOPPING, "worker-offline"):
-                self._begin_to_stop(at)
-                return
-            run = self._tracker.apply(at, event, fields)
             if run is not None:
-                self._tell(run)
+                if self._tracker.apply(at, event, run, fields):
+                    self._tell(run)
+            elif event in (PROGRESS, DEPTH):
+                self._joining.clear()
+                self._outbox.append(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
+            elif event in (STOPPING, "worker-offline"):
+                self._begin_to_stop(at)
         except Exception:
             # One event that is not understood must not hold up the others.
             logger.exception("celery_plugin: an event is given up: %s", event)
@@ -210,7 +212,13 @@ class Writer:
 
     def _tell(self, run: Run) -> None:
         self._counts.note(run)
-        self._outbox.append(self._operation(run))
+        told, operation = tell(run, self._worker_json), self._joining.get(run.id)
+        if operation is not None and operation.facts is told.facts and operation.extra is told.extra:
+            operation.steps.append(step(run.status, run.updated_at, told))
+            return
+        operation = one_step("task", run.task_id, run.id, self._worker_json, run.status, run.updated_at, told)
+        self._joining[run.id] = operation
+        self._outbox.append(operation)
 
     def _begin_to_stop(self, at: float) -> None:
         """Celery takes nothing more; what still runs may end. The lease stays until the process ends."""
@@ -230,6 +238,7 @@ class Writer:
 
     def _compact(self) -> None:
         """Keep the newest state of each run, and of those the newest that fit; what is open is told again."""
+        self._joining.clear()
         newest: dict[str, Operation | Other] = {}
         for operation in self._outbox:
             newest.pop(operation.key, None)
@@ -243,9 +252,8 @@ class Writer:
             self._announce()
 
     def _operation(self, run: Run) -> Operation:
-        worker = self._worker_json
-        told = tell(run, worker)
-        return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *told, at=run.updated_at)
+        told = tell(run, self._worker_json)
+        return one_step("task", run.task_id, run.id, self._worker_json, run.status, run.updated_at, told)
 
     # -- to Redis ----------------------------------------------------------------------------------
 
@@ -288,8 +296,8 @@ class Writer:
             )
             self._outbox += list(found)
             self._look_for_strays = False
-        found_now = list(islice(self._ends, BATCH_OPERATIONS))
-        self._more_ends = len(found_now) == BATCH_OPERATIONS
+        found_now = list(islice(self._ends, BATCH_STEPS))
+        self._more_ends = len(found_now) == BATCH_STEPS
         self._outbox += found_now
 
     def _call(self, batch: Batch, lease: float | None = None) -> Answer:
@@ -305,11 +313,13 @@ class Writer:
 
     def _next_batch(self) -> Batch:
         batch = self._empty_batch()
-        size = 0
+        self._joining.clear()
+        size = steps = 0
         for operation in self._take():
             batch.operations.append(operation.arguments())
+            steps += len(operation.steps)
             size += sum(map(len, batch.operations[-1]))
-            if len(batch.operations) >= BATCH_OPERATIONS or size >= BATCH_BYTES:
+            if steps >= BATCH_STEPS or size >= BATCH_BYTES:
                 break
         batch.operations += [operation.arguments() for operation in self._counts.take()]
         return batch

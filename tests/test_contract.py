@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ from celery_plugin.contract import (
     split_record,
 )
 from celery_plugin.events import RECEIVED, REJECTS, Tracker
-from celery_plugin.record import encode_text, tell
-from celery_plugin.runs import RunTable
-from celery_plugin.script import Operation, Other
+from celery_plugin.record import tell
+from celery_plugin.runs import Run, RunTable, read_run
+from celery_plugin.script import Operation, Other, one_step
 from celery_plugin.settings import Settings
+from celery_plugin.texts import encode_text
 from celery_plugin.worker import WorkerRecord
 from deploy.demo.redis_server import RedisServer
 from sidecar.state import State
@@ -231,8 +233,7 @@ class Story:
     """One worker's life with fixed times, told by the plugin's own code to a real Redis."""
 
     def __init__(self, client: Redis) -> None:
-        self._table = RunTable()
-        self._tracker = Tracker(WORKER_ID, self._table, Capture(("args", "kwargs"), 1024, ()))
+        self._tracker = Tracker(RunTable(), Capture(("args", "kwargs"), 1024, ()))
         self.sender = Sender(client, WORKER_ID, settings=Settings(history_ttl=1e12))
         self.stored = Stored(client)
 
@@ -244,42 +245,38 @@ class Story:
 
     def _until(self, status: str, task_id: str) -> Iterator[Operation]:
         eta = AT + 3600 if status == "scheduled" else None
-        yield self._apply(AT, RECEIVED, _received(task_id, eta))
+        run = _received(task_id, eta)
+        yield self._apply(AT, RECEIVED, run, {})
         if status in ("reserved", "scheduled"):
             return
-        yield self._apply(AT + 0.5, "task-started", {"run": _number(task_id)})
+        yield self._apply(AT + 0.5, "task-started", run, {})
         if status in _ENDS:
             event, fields = _ENDS[status]
-            yield self._apply(AT + 1.75, event, {"run": _number(task_id), **fields})
+            yield self._apply(AT + 1.75, event, run, fields)
 
-    def _apply(self, at: float, event: str, fields: dict[str, Any]) -> Operation:
-        run = self._tracker.apply(at, event, fields)
-        assert run is not None
+    def _apply(self, at: float, event: str, run: Run, fields: dict[str, Any]) -> Operation:
+        assert self._tracker.apply(at, event, run, fields)
         worker = encode_text(HOSTNAME)
         told = tell(run, worker)
-        return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *told, at=run.updated_at)
+        return one_step("task", run.task_id, run.id, worker, run.status, run.updated_at, told)
 
 
 def _number(task_id: str) -> int:
     return list(TASK_IDS.values()).index(task_id) + 1
 
 
-def _received(task_id: str, eta: float | None) -> dict[str, Any]:
-    return {
-        "run": _number(task_id),
-        "uuid": task_id,
-        "name": "app.tasks.generate",
-        "args": "('Zoë', 3)",
-        "kwargs": "{'note': 'line\\nend'}",
-        "queue": "celery",
-        "retries": 0,
-        "max_retries": 3,
-        "priority": 0,
+def _received(task_id: str, eta: float | None) -> Run:
+    headers = {
+        "id": task_id,
+        "task": "app.tasks.generate",
+        "argsrepr": "('Zoë', 3)",
+        "kwargsrepr": "{'note': 'line\\nend'}",
+        "delivery_info": {"priority": 0},
         "root_id": TASK_IDS["active"],
-        "parent_id": None,
-        "group_id": "99999999-9999-4999-8999-999999999999",
-        "eta": eta,
+        "group": "99999999-9999-4999-8999-999999999999",
     }
+    run = read_run(f"{WORKER_ID}/{_number(task_id)}", headers, "celery", 3)
+    return replace(run, eta=eta, received_at=AT, updated_at=AT, status="scheduled" if eta else "reserved")
 
 
 def _worker_operation() -> Other:

@@ -13,7 +13,7 @@ import pytest
 from celery_plugin.capture import Capture
 from celery_plugin.counting import EXCEPTIONS_MAX, NAMES_MAX, Counts
 from celery_plugin.events import RECEIVED, Tracker
-from celery_plugin.runs import RunTable
+from celery_plugin.runs import RunTable, read_run
 from tests.support.deadline import eventually
 from tests.support.proxy import Proxy
 from tests.support.site import Site, open_site
@@ -128,22 +128,19 @@ class Counting:
     """One worker's counters, without a worker."""
 
     def __init__(self) -> None:
-        self._tracker = Tracker("one", RunTable(), Capture((), 1024, ()))
+        self._tracker = Tracker(RunTable(), Capture((), 1024, ()))
         self._counts = Counts(f"one@{HOST}")
         self._number = 0
 
     def run(self, name: str, exception: str | None = None) -> None:
         """Count a task that is received and, if it fails, started and failed."""
         self._number += 1
-        facts: dict[str, Any] = {"run": self._number, "uuid": str(self._number), "name": name}
-        facts |= dict.fromkeys(("args", "kwargs", "max_retries", "priority", "eta", "root_id"))
-        facts |= {"queue": "celery", "retries": 0, "parent_id": None, "group_id": None}
-        events: list[tuple[str, dict[str, Any]]] = [(RECEIVED, facts)]
+        run = read_run(f"one/{self._number}", {"id": str(self._number), "task": name}, "celery", None)
+        events: list[tuple[str, dict[str, Any]]] = [(RECEIVED, {})]
         if exception is not None:
             events += [("task-started", {}), ("task-failed", {"exception": exception})]
         for event, fields in events:
-            run = self._tracker.apply(1.0, event, {"run": self._number, **fields})
-            assert run is not None
+            assert self._tracker.apply(1.0, event, run, fields)
             self._counts.note(run)
 
     def take(self) -> dict[tuple[str, ...], int]:

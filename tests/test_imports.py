@@ -74,6 +74,7 @@ MODULES = {
         "script",
         "settings",
         "state_redis",
+        "texts",
         "worker",
         "writer",
     },

@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from celery_plugin.contract import RANKS, RECORD_MAX_BYTES
-from celery_plugin.record import cut, encode_text, message, tell
+from celery_plugin.contract import JSON, RANKS, RECORD_MAX_BYTES
+from celery_plugin.record import Told, message, tell
 from celery_plugin.runs import Run
-from celery_plugin.script import Operation
+from celery_plugin.script import Operation, one_step
+from celery_plugin.texts import cut, encode_text
 from celery_plugin.worker import new_worker_id, shown_name
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored
@@ -134,7 +135,7 @@ def test_a_record_takes_at_most_1_kb(client: Redis, run: Run, hostname: str, oth
 def _operation(run: Run, hostname: str) -> Operation:
     run = replace(run, id=f"{new_worker_id(hostname)}/{10**6}")
     worker = encode_text(shown_name(hostname))
-    return Operation("task", run.task_id, run.id, run.rank, run.status, worker, *tell(run, worker), at=4e9)
+    return one_step("task", run.task_id, run.id, worker, run.status, 4e9, tell(run, worker))
 
 
 def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
@@ -146,12 +147,17 @@ def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
     return None
 
 
+def _members(told: Told) -> JSON:
+    members: JSON = json.loads(f"{{{told.facts}{told.moving}}}")
+    return members
+
+
 def test_what_is_short_is_told_whole() -> None:
     """An ordinary record loses nothing."""
-    text, rest, extra = tell(replace(RUN, status="active", started_at=1_700_000_001.5), '"celery@one"')
-    assert '"Running"' == text
-    assert json.loads(extra) == {"args": "('a', 1)", "kwargs": "{'n': 2}"}
-    assert json.loads(f"{{{rest}}}") == {
+    told = tell(replace(RUN, status="active", started_at=1_700_000_001.5), '"celery@one"')
+    assert '"Running"' == told.message
+    assert json.loads(told.extra) == {"args": "('a', 1)", "kwargs": "{'n': 2}"}
+    assert _members(told) == {
         "task_id": RUN.task_id,
         "task_name": "app.tasks.generate",
         "position": None,
@@ -168,7 +174,7 @@ def test_what_is_short_is_told_whole() -> None:
 
 def test_a_queue_that_is_not_known_is_left_out() -> None:
     """What nobody said is no empty text."""
-    assert "queue" not in json.loads("{" + tell(replace(RUN, queue=None), '"w"').rest + "}")
+    assert "queue" not in _members(tell(replace(RUN, queue=None), '"w"'))
 
 
 def test_long_arguments_share_the_room() -> None:
@@ -190,9 +196,9 @@ def test_the_same_run_is_told_with_the_same_facts_until_its_end() -> None:
     run.status, run.started_at = "active", 1_700_000_001.0
     assert first == json.loads(tell(run, '"w"').extra)
     run.status, run.finished_at, run.exception = "failed", 1_700_000_002.0, "ValueError('" + "x" * 500 + "')"
-    _, rest, extra = tell(run, '"w"')
-    assert first["args"].startswith(json.loads(extra)["args"][:-1])
-    assert "ValueError('xxx" == json.loads("{" + rest + "}")["exception"][:15]
+    told = tell(run, '"w"')
+    assert first["args"].startswith(json.loads(told.extra)["args"][:-1])
+    assert "ValueError('xxx" == _members(told)["exception"][:15]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from redis import Redis
 from celery_plugin.connections import make_client
 from celery_plugin.contract import RECORD_MAX_BYTES, Keys
 from celery_plugin.events import RECEIVED
+from celery_plugin.runs import Run, read_run
 from celery_plugin.script import Script
 from celery_plugin.settings import Settings
 from celery_plugin.worker import WorkerRecord
@@ -71,27 +72,21 @@ def _start(writer: Writer, stored: Stored) -> None:
     eventually(lambda: WORKER_ID in stored.workers, what="the worker is announced")
 
 
-def _receive(writer: Writer, task_id: str, **fields: Any) -> None:
-    facts = {
-        "run": task_id,
-        "uuid": task_id,
-        "name": "tests.add",
-        "args": "(1, 2)",
-        "kwargs": "{}",
-        "queue": "celery",
-    }
-    facts |= {"retries": 0, "max_retries": 3, "priority": 0, "eta": None}
-    facts |= {"root_id": task_id, "parent_id": None, "group_id": None}
-    writer.observe(RECEIVED, facts | fields)
+def _receive(writer: Writer, task_id: str, **headers: Any) -> Run:
+    facts = {"id": task_id, "task": "tests.add", "argsrepr": "(1, 2)", "kwargsrepr": "{}", "root_id": task_id}
+    run = read_run(f"{WORKER_ID}/{task_id}", facts | headers, "celery", 3)
+    writer.observe(RECEIVED, {}, run)
+    return run
 
 
-def _run(writer: Writer, task_id: str) -> None:
-    _receive(writer, task_id)
-    writer.observe("task-started", {"run": task_id})
+def _run(writer: Writer, task_id: str) -> Run:
+    run = _receive(writer, task_id)
+    writer.observe("task-started", {}, run)
+    return run
 
 
-def _end(writer: Writer, task_id: str) -> None:
-    writer.observe("task-succeeded", {"run": task_id, "runtime": 0.1})
+def _end(writer: Writer, run: Run) -> None:
+    writer.observe("task-succeeded", {"runtime": 0.1}, run)
 
 
 # -- answers that are lost -----------------------------------------------------------------------------
@@ -105,9 +100,9 @@ def test_a_batch_whose_answer_is_lost_counts_once(
     _start(writer, stored)
     for task_id in ("a", "b", "c"):
         proxy.lose_answer()
-        _run(writer, task_id)
+        run = _run(writer, task_id)
         proxy.wait_until_lost()
-        _end(writer, task_id)
+        _end(writer, run)
         eventually(lambda task_id=task_id: task_id in stored.finished, what="the writer goes on")
     for task_id in ("a", "b", "c"):
         assert ["reserved", "active", "completed"] == stored.statuses(task_id)
@@ -142,11 +137,11 @@ def test_a_redis_that_forgot_everything_is_told_everything(
     """FLUSHALL without a restart: a new epoch, the worker, its lease and its tasks, each once."""
     writer = make_writer(client_url(client))
     _start(writer, stored)
-    _run(writer, "a")
+    run = _run(writer, "a")
     eventually(lambda: "a" in stored.active)
     epoch = stored.log["epoch"]
     client.flushall()
-    _end(writer, "a")
+    _end(writer, run)
     _run(writer, "b")
     eventually(lambda: "b" in stored.active and "a" in stored.finished)
     assert {WORKER_ID} == set(stored.workers) == set(stored.leases)
@@ -171,10 +166,10 @@ def test_what_happens_while_redis_is_away_is_told_afterwards(
     caplog.set_level(logging.INFO, "celery_plugin")
     writer = make_writer(redis_server.url)
     _start(writer, stored)
-    _run(writer, "a")
+    run = _run(writer, "a")
     eventually(lambda: "a" in stored.active)
     redis_server.kill()
-    _end(writer, "a")
+    _end(writer, run)
     _run(writer, "b")
     eventually(lambda: "cannot write" in caplog.text)
     redis_server.start()
@@ -195,8 +190,7 @@ def test_the_outbox_is_bounded_and_counts_what_it_gave_up(
     _run(writer, "long")
     tasks = OUTBOX_MAX + 2000
     for n in range(tasks):
-        _run(writer, f"{n}")
-        _end(writer, f"{n}")
+        _end(writer, _run(writer, f"{n}"))
     _run(writer, "last")
     with Redis.from_url(start_redis(port=port).url) as client:
         stored = Stored(client)
@@ -224,11 +218,11 @@ def test_an_event_that_is_not_understood_holds_up_no_other(
     """It is logged and counted."""
     writer = make_writer(client_url(stored.client))
     _start(writer, stored)
-    _receive(writer, "bad", retries="many")
+    writer.observe("task-cancelled", {}, _receive(writer, "bad"))
     _run(writer, "good")
     eventually(lambda: "good" in stored.active)
     eventually(lambda: 1 == stored.workers[WORKER_ID]["gave_up"])
-    assert "an event is given up: received" in caplog.text
+    assert "an event is given up: task-cancelled" in caplog.text
 
 
 # -- strays --------------------------------------------------------------------------------------------

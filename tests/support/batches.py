@@ -11,10 +11,11 @@ from typing import Any
 
 from redis import Redis
 
-from celery_plugin.contract import JSON, RANK_ENDED, RANKS, Keys, encode
-from celery_plugin.record import encode_text
-from celery_plugin.script import Answer, Operation, Other, Script
+from celery_plugin.contract import JSON, RANK_ENDED, Keys, encode
+from celery_plugin.record import Told
+from celery_plugin.script import Answer, Operation, Other, Script, one_step
 from celery_plugin.settings import Settings
+from celery_plugin.texts import encode_text
 
 WORKER = "celery@one"
 
@@ -32,20 +33,10 @@ def step(
     **members: Any,
 ) -> Operation:
     """Make a step of a run; the members stand in its event behind the head."""
-    rest = encode({"task_id": task_id, **members, "run": run})[1:-1]
-    extra_json = encode({"args": "()"} if extra is None else extra)
-    return Operation(
-        kind,
-        task_id,
-        run,
-        RANKS[status],
-        status,
-        encode_text(worker),
-        encode_text(message),
-        rest,
-        extra_json,
-        at=time.time() if at is None else at,
-    )
+    moving = encode({"task_id": task_id, **members, "run": run})[1:-1]
+    told = Told(encode_text(message), "", moving, encode({"args": "()"} if extra is None else extra))
+    at = time.time() if at is None else at
+    return one_step(kind, task_id, run, encode_text(worker), status, at, told)
 
 
 def worker_step(worker_id: str, **members: Any) -> Other:
