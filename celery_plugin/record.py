@@ -24,6 +24,7 @@ from celery_plugin.texts import cut, encode_text, fit_text, size
 _HEAD_BYTES = 136
 # A worker's name as JSON; it stands in the head twice, once for a worker that is not this one.
 WORKER_MAX_BYTES = 80
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 # What is told where it is known.
 _SELDOM = ("max_retries", "priority", "root_id", "parent_id", "group_id")
 # What the moving part takes while nothing has gone wrong.
@@ -52,9 +53,9 @@ def tell(run: Run, worker_json: str) -> Told:
     if not run.facts:
         run.facts = _facts(run)
         run.extra = _extra(run.texts, limit - size(run.facts) - _MOVING_BYTES)
+        run.bytes = size(run.facts) + size(run.extra)
     text, moving = _message_json(run), _moving(run)
-    length = size(text) + size(run.facts) + size(moving) + size(run.extra)
-    if length <= limit and run.result is None and run.traceback is None:
+    if run.bytes + size(text) + size(moving) <= limit and run.result is None and run.traceback is None:
         return Told(text, run.facts, moving, run.extra)
     members = json.loads(f"{{{run.facts}{moving}}}")
     return squeeze({"message": message(run)} | members, run.texts, worker_json)
@@ -86,7 +87,7 @@ def _facts(run: Run) -> str:
     for name in _SELDOM:
         value = getattr(run, name)
         if value is not None and (name != "root_id" or value != run.task_id):
-            facts += f'"{name}":{json.dumps(value, ensure_ascii=False)},'
+            facts += f'"{name}":{value if type(value) is int else _encode(value)},'
     eta = "" if run.eta is None else f'"eta":{run.eta!r},'
     return f'{facts}"received_at":{round(run.received_at, 6)!r},{eta}"run":{encode_text(run.id)},'
 

@@ -51,9 +51,10 @@ class Run:
     result: str | None = None
     traceback: str | None = None
     reason: str | None = None
-    # Made once, when the run is told for the first time.
+    # Made once, when the run is told for the first time; and what both take.
     facts: str = ""
     extra: str = ""
+    bytes: int = 0
 
     @property
     def texts(self) -> dict[str, str]:
