@@ -34,7 +34,12 @@
 -- Returns epoch, offset of the last event, verdict: "applied", "duplicate", "unknown" (applied, but
 -- Redis held no lease of this worker: unless this batch begins with it, say all that you have) or
 -- "refused" (not applied: Redis has no record of this worker in which to keep the batch's number, so
--- the same call made twice would count twice; send it again behind the record).
+-- the same call made twice would count twice; send it again behind the record); and the error of a
+-- by-product that could not be written (channel, counters, depths).
+--
+-- A script that fails is not rolled back. So whatever may fail comes before what counts: rights and types
+-- are tried, all is worked out, and the log is written before the state. What is written earlier (progress,
+-- depths, the end of other workers) is the same when it is written again.
 
 local LOG, RUNS, ACTIVE, WAITING, FINISHED_TASKS, FINISHED, WORKERS, LEASES, EVENTS,
   PROGRESS, TIMELINES, COUNTERS, DEPTHS = unpack(KEYS)
@@ -54,10 +59,12 @@ now = tonumber(now[1]) + tonumber(now[2]) / 1e6
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
 local log = redis.call('HMGET', LOG, 'epoch', 'offset', 'run_id')
 local epoch, offset = log[1], tonumber(log[2])
-if not epoch or not offset or log[3] ~= run_id then
+local tail = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
+tail = tail and tonumber(string.match(tail[1], '^%d+')) or 0
+-- An entry beyond the last offset is another's, or of a batch that broke off; the next would be refused.
+if not epoch or not offset or log[3] ~= run_id or tail > offset then
   -- Offsets go on from what is known, so that no record stands ahead of the log.
-  local tail = redis.call('XREVRANGE', EVENTS, '+', '-', 'COUNT', 1)[1]
-  epoch, offset = new_epoch, math.max(offset or 0, tail and tonumber(string.match(tail[1], '^%d+')) or 0)
+  epoch, offset = new_epoch, math.max(offset or 0, tail)
   redis.call('DEL', EVENTS)
   redis.call('HSET', LOG, 'epoch', epoch, 'offset', offset, 'run_id', run_id)
 end
@@ -75,10 +82,31 @@ if numbered and not worker_record and string.sub(ARGV[9] or '', 1, 7) ~= 'worker
 end
 local verdict = worker_record and redis.call('ZSCORE', LEASES, worker_id) and 'applied' or 'unknown'
 
+-- Each right and each type that is needed below, without any effect. XADD has no such form.
+redis.call('HSET', LOG, 'epoch', epoch)  -- first: a Redis that is full refuses only a script's first write
+for _, hash in ipairs({RUNS, ACTIVE, WAITING, FINISHED_TASKS, WORKERS, PROGRESS, TIMELINES}) do
+  redis.call('HDEL', hash, '')
+end
+for _, set in ipairs({FINISHED, LEASES}) do
+  redis.call('ZADD', set, 'XX', 0, '')
+  redis.call('ZREM', set, '')
+end
+redis.call('ZCARD', FINISHED)
+redis.call('ZRANGE', FINISHED, 0, 0)
+redis.call('ZRANGEBYSCORE', FINISHED, '-inf', '-inf', 'LIMIT', 0, 1)
+redis.call('XTRIM', EVENTS, 'MAXLEN', '~', log_max)
+
+-- A by-product that cannot be written holds up nothing.
+local trouble
+local function attempt(...)
+  local reply = redis.pcall(...)
+  if type(reply) ~= 'table' or not reply.err then return reply end
+  trouble = trouble or reply.err
+end
+
 local first = offset + 1
 local published = {}
 local function emit(event, extra)
-  redis.call('XADD', EVENTS, string.format('%d-0', offset), 'event', event, 'extra', extra)
   published[#published + 1] = event
   published[#published + 1] = extra
 end
@@ -208,12 +236,13 @@ local function find(task, run_id_wanted)
 end
 
 -- Failures by the minute, for the last hour; an older minute goes when a new one comes.
+local failures, counts = {}, {}
 local function count_failure(time)
   local minute = math.floor(tonumber(time) / 60)
-  if redis.call('HINCRBY', COUNTERS, '["failed",' .. minute .. ']', 1) > 1 then return end
+  if (attempt('HINCRBY', COUNTERS, '["failed",' .. minute .. ']', 1) or 2) > 1 then return end
   local old = {}
   for past = 61, 180 do old[#old + 1] = '["failed",' .. (minute - past) .. ']' end
-  redis.call('HDEL', COUNTERS, unpack(old))
+  attempt('HDEL', COUNTERS, unpack(old))
 end
 
 -- What a run ends with whose task goes on elsewhere, or is over: another run's end says more.
@@ -283,7 +312,7 @@ local function apply_task(kind, id, step)
   if not run and GOES_ON[step.status] and result and not GOES_ON[result] then return end
   local previous = previous_of(task)
   note(task, step)
-  if step.status == 'failed' then count_failure(step.time) end
+  if step.status == 'failed' then failures[#failures + 1] = step.time end
   if step.rank == ENDED_RANK then
     close(task, place, step, previous)
   else
@@ -319,10 +348,10 @@ local function apply_gone(id, rest)
 end
 
 local function apply_count(number, other, field)
-  if redis.call('HEXISTS', COUNTERS, field) == 0 and redis.call('HLEN', COUNTERS) >= COUNTERS_MAX then
+  if attempt('HEXISTS', COUNTERS, field) == 0 and (attempt('HLEN', COUNTERS) or 0) >= COUNTERS_MAX then
     field = other
   end
-  redis.call(string.find(number, '%.') and 'HINCRBYFLOAT' or 'HINCRBY', COUNTERS, field, number)
+  attempt(string.find(number, '%.') and 'HINCRBYFLOAT' or 'HINCRBY', COUNTERS, field, number)
 end
 
 -- Only what stands last may hold a TAB.
@@ -344,7 +373,7 @@ while ARGV[at] do
     apply_steps(kind, parts, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
     at = at + 3
   elseif kind == 'count' then
-    apply_count(string.match(parts, '^([^\t]*)\t([^\t]*)\t(.*)$'))
+    counts[#counts + 1] = parts
   elseif kind == 'progress' then
     apply_progress(string.match(parts, '^([^\t]*)\t(.*)$'))
   elseif kind == 'worker' then
@@ -355,7 +384,7 @@ while ARGV[at] do
     if lease_has_ended(parts) then redis.call('HDEL', WORKERS, parts) end
   elseif kind == 'depth' then
     local depth, queue = string.match(parts, '^([^\t]*)\t(.*)$')
-    redis.call('HSET', DEPTHS, queue, depth)
+    attempt('HSET', DEPTHS, queue, depth)
   end
   at = at + 1
 end
@@ -417,6 +446,10 @@ local function store(id, task)
   end
 end
 
+for place = 1, #published, 2 do
+  redis.call('XADD', EVENTS, string.format('%d-0', first + (place - 1) / 2),
+    'event', published[place], 'extra', published[place + 1])
+end
 for _, id in ipairs(touched) do store(id, tasks[id]) end
 for key, fields in pairs(set) do redis.call(key == FINISHED and 'ZADD' or 'HSET', key, unpack(fields)) end
 for key, fields in pairs(deleted) do redis.call('HDEL', key, unpack(fields)) end
@@ -444,7 +477,8 @@ end
 
 if #published > 0 then
   redis.call('HSET', LOG, 'offset', offset)
-  redis.call('XTRIM', EVENTS, 'MAXLEN', '~', log_max)
-  redis.call('PUBLISH', channel, epoch .. '-' .. first .. '\n' .. table.concat(published, '\n'))
+  attempt('PUBLISH', channel, epoch .. '-' .. first .. '\n' .. table.concat(published, '\n'))
 end
-return {epoch, offset, verdict}
+for _, time in ipairs(failures) do count_failure(time) end
+for _, parts in ipairs(counts) do apply_count(string.match(parts, '^([^\t]*)\t([^\t]*)\t(.*)$')) end
+return {epoch, offset, verdict, trouble}

@@ -76,10 +76,11 @@ class Other(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The position after the batch, and what Redis made of it."""
+    """The position after the batch, what Redis made of it, and why a by-product is missing where one is."""
 
     position: Position
     verdict: str
+    trouble: str | None = None
 
 
 class Script:
@@ -125,5 +126,6 @@ class Script:
             answer: Any = client.evalsha(self._sha, len(self._keys), *arguments)
         except NoScriptError:
             answer = client.eval(self._source, len(self._keys), *arguments)  # type: ignore[arg-type]  # bytes are fine
-        epoch, offset, verdict = answer
-        return Answer(Position(epoch.decode(), int(offset)), verdict.decode())
+        epoch, offset, verdict, *trouble = answer
+        text = trouble[0].decode("utf-8", "replace") if trouble else None
+        return Answer(Position(epoch.decode(), int(offset)), verdict.decode(), text)
