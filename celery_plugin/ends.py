@@ -24,7 +24,7 @@ _SCAN_COUNT = 1000
 # What the script writes into the head itself.
 _HEAD_FIELDS = ("type", "status", "worker", "offset", "previous", "progress")
 
-# A dead worker is shown for an hour.
+# So long a dead worker is shown, and a depth is kept that nobody measures any more.
 FORGET_SECONDS = 3600.0
 
 
@@ -83,6 +83,7 @@ def dead_workers_ends(client: Redis, keys: Keys, me: str) -> Iterator[Operation 
         if ends <= now:
             yield from _ends_of(client, keys, worker, ends)
     yield from _forgotten(client, keys, set(leases), now)
+    yield from _stale_depths(client, keys, now)
 
 
 def _leases(client: Redis, keys: Keys) -> tuple[float, dict[str, float]]:
@@ -110,6 +111,14 @@ def _forgotten(client: Redis, keys: Keys, leased: Set[str], now: float) -> Itera
         name, record = worker.decode("utf-8", "replace"), _object(text)
         if name not in leased and float(record.get("timestamp") or 0.0) < now - FORGET_SECONDS:
             yield Other(f"forget {name}", ("forget", name))
+
+
+def _stale_depths(client: Redis, keys: Keys, now: float) -> Iterator[Other]:
+    """Of queues that no worker consumes any more; broadcast queues have a new name with each worker."""
+    for queue, text in client.hscan_iter(keys.depths, count=_SCAN_COUNT):
+        if float(_object(text).get("measured_at") or 0.0) < now - FORGET_SECONDS:
+            name = queue.decode("utf-8", "replace")
+            yield Other(f"undepth {name}", ("undepth", name))
 
 
 def _object(text: Any) -> JSON:

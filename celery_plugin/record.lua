@@ -30,6 +30,7 @@
 --         gone worker-id REST  the record of another one, whose lease has ended
 --         forget worker-id     a worker that ended long ago
 --         depth JSON queue     how many messages wait in a queue, as the broker of this worker says
+--         undepth queue        that nobody has measured for long
 --         count n other field  adds to a counter; to `other` where there are too many counters
 -- Returns epoch, offset of the last event, verdict: "applied", "duplicate", "unknown" (applied, but
 -- Redis held no lease of this worker: unless this batch begins with it, say all that you have) or
@@ -385,6 +386,8 @@ while ARGV[at] do
   elseif kind == 'depth' then
     local depth, queue = string.match(parts, '^([^\t]*)\t(.*)$')
     attempt('HSET', DEPTHS, queue, depth)
+  elseif kind == 'undepth' then
+    attempt('HDEL', DEPTHS, parts)
   end
   at = at + 1
 end

@@ -187,3 +187,16 @@ def test_a_worker_that_ended_long_ago_is_forgotten(site: Site) -> None:
     worker = _start(site)
     eventually(lambda: "long ago" not in site.shown.workers)
     assert {"lately", site.worker_id(worker)} == set(site.shown.workers)
+
+
+def test_the_depth_of_a_queue_that_nobody_measures_any_more_is_forgotten(site: Site) -> None:
+    """After an hour; queues for broadcasts would fill Redis with their names."""
+    now = time.time()
+    for queue, measured_at in (
+        ("long ago", now - FORGET_SECONDS - 60),
+        ("lately", now - FORGET_SECONDS + 600),
+    ):
+        depth = encode({"pending": 3, "measured_at": measured_at})
+        site.shown.client.hset(site.shown.keys.depths, queue, depth)
+    _start(site)
+    eventually(lambda: [b"lately"] == site.shown.client.hkeys(site.shown.keys.depths))
