@@ -74,6 +74,7 @@ end
 local WORKER_HEAD = '{"type":"worker_status","batch":'
 local worker_record = redis.call('HGET', WORKERS, worker_id)
 local last_batch = worker_record and tonumber(string.match(worker_record, '^' .. WORKER_HEAD .. '(%d+)'))
+if not last_batch then worker_record = nil end  -- somebody else's
 local numbered = batch > 0
 if numbered and last_batch and batch <= last_batch then
   return {epoch, offset, 'duplicate'}
@@ -99,10 +100,10 @@ redis.call('XTRIM', EVENTS, 'MAXLEN', '~', log_max)
 
 -- A by-product that cannot be written holds up nothing.
 local trouble
-local function attempt(...)
-  local reply = redis.pcall(...)
+local function attempt(command, key, ...)
+  local reply = redis.pcall(command, key, ...)
   if type(reply) ~= 'table' or not reply.err then return reply end
-  trouble = trouble or reply.err
+  trouble = trouble or command .. ' ' .. key .. ': ' .. reply.err
 end
 
 local first = offset + 1
