@@ -405,7 +405,7 @@ local function line_of(run)
 end
 
 -- Writes by key, a call each for all tasks: a call costs more than what it does.
-local set, deleted = {}, {}
+local set, deleted, ended = {}, {}, {}
 local function put(key, field, value)
   local fields = set[key] or {}
   set[key] = fields
@@ -436,7 +436,7 @@ local function store(id, task)
   end
   if task.finished and task.ended_at then
     put(FINISHED_TASKS, id, text_of(task.finished))
-    put(FINISHED, task.ended_at, id)
+    ended[#ended + 1], ended[#ended + 2] = task.ended_at, id
   elseif task.was_finished and not task.finished then
     drop(FINISHED_TASKS, id)
     redis.call('ZREM', FINISHED, id)
@@ -455,7 +455,8 @@ for place = 1, #published, 2 do
     'event', published[place], 'extra', published[place + 1])
 end
 for _, id in ipairs(touched) do store(id, tasks[id]) end
-for key, fields in pairs(set) do redis.call(key == FINISHED and 'ZADD' or 'HSET', key, unpack(fields)) end
+for key, fields in pairs(set) do redis.call('HSET', key, unpack(fields)) end
+if #ended > 0 then redis.call('ZADD', FINISHED, unpack(ended)) end
 for key, fields in pairs(deleted) do redis.call('HDEL', key, unpack(fields)) end
 
 local function forget(ids)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
@@ -17,6 +18,9 @@ from celery_plugin.settings import Settings
 
 # One operation as the script reads it.
 Arguments = tuple[bytes, ...]
+# Where Redis says that a script broke off: the line, and all that Redis 7 says of it.
+_LINE = re.compile(r"@user_script: ?(\d+)")
+_PLACE = re.compile(r" script: \w+, on @user_script:\d+\.?$")
 
 
 @dataclass(slots=True)
@@ -91,21 +95,23 @@ class Script:
         self._source = files("celery_plugin").joinpath("record.lua").read_bytes()
         # Redis names a script by its SHA-1; nothing is kept secret by it.
         self._sha = hashlib.sha1(self._source, usedforsecurity=False).hexdigest()
-        self._keys = (
-            keys.log,
-            keys.runs,
-            keys.active_tasks,
-            keys.waiting_tasks,
-            keys.finished_tasks,
-            keys.finished,
-            keys.workers,
-            keys.leases,
-            keys.events,
-            keys.progress,
-            keys.timelines,
-            keys.counters,
-            keys.depths,
-        )
+        # In the order of the script's KEYS, with their types.
+        self._types = {
+            keys.log: "hash",
+            keys.runs: "hash",
+            keys.active_tasks: "hash",
+            keys.waiting_tasks: "hash",
+            keys.finished_tasks: "hash",
+            keys.finished: "zset",
+            keys.workers: "hash",
+            keys.leases: "zset",
+            keys.events: "stream",
+            keys.progress: "hash",
+            keys.timelines: "hash",
+            keys.counters: "hash",
+            keys.depths: "hash",
+        }
+        self._keys = tuple(self._types)
 
     def call(
         self,
@@ -129,3 +135,26 @@ class Script:
         epoch, offset, verdict, *trouble = answer
         text = trouble[0].decode("utf-8", "replace") if trouble else None
         return Answer(Position(epoch.decode(), int(offset)), verdict.decode(), text)
+
+    def other_types(self, client: Redis) -> list[str]:
+        """Say which keys are not what the script expects; raises redis-py's errors."""
+        pipeline = client.pipeline(transaction=False)
+        for key in self._keys:
+            pipeline.type(key)
+        found = zip(self._types.items(), (name.decode() for name in pipeline.execute()), strict=True)
+        return [
+            f"{key} is a {there}, not a {expected}"
+            for (key, expected), there in found
+            if there not in (expected, "none")
+        ]
+
+    def command_at(self, error: str) -> str:
+        """Name the command at the place that Redis names; Redis 7.0 does not say which one it refuses."""
+        place = _LINE.search(error)
+        line = self._source.splitlines()[int(place[1]) - 1] if place else b""
+        command = re.search(rb"call\('(\w+)'", line)
+        return command[1].decode() if command else ""
+
+    def without_place(self, error: str) -> str:
+        """Leave out where in the script it was."""
+        return _PLACE.sub("", error)

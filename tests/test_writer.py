@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +16,12 @@ from redis import Redis
 from celery_plugin.connections import make_client
 from celery_plugin.contract import RECORD_MAX_BYTES, Keys
 from celery_plugin.events import RECEIVED
+from celery_plugin.outbox import OUTBOX_MAX
 from celery_plugin.runs import Run, read_run
 from celery_plugin.script import Script
 from celery_plugin.settings import Settings
 from celery_plugin.worker import WorkerRecord
-from celery_plugin.writer import BUFFER_MAX, LAST_WORDS_SECONDS, OUTBOX_MAX, Writer
+from celery_plugin.writer import ABSORB_MAX, BUFFER_MAX, LAST_WORDS_SECONDS, Writer
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored, step
 from tests.support.deadline import eventually
@@ -35,8 +38,8 @@ def make_writer() -> Iterator[StartWriter]:
     """Make writers of one worker; they end with the test."""
     writers: list[Writer] = []
 
-    def make(url: str, renew: float = 0.1) -> Writer:
-        settings = Settings(lease_seconds=5.0, lease_renew_seconds=renew)
+    def make(url: str, renew: float = 0.1, lease: float = 5.0) -> Writer:
+        settings = Settings(lease_seconds=lease, lease_renew_seconds=renew)
         record = WorkerRecord(worker, WORKER_ID)
         writers.append(Writer(Script(Keys()), make_client(url), settings, record))
         return writers[-1]
@@ -192,6 +195,10 @@ def test_the_outbox_is_bounded_and_counts_what_it_gave_up(
     for n in range(tasks):
         _end(writer, _run(writer, f"{n}"))
     _run(writer, "last")
+    highest = 0
+    while writer.backlog[0]:
+        highest = max(highest, writer.backlog[1])
+    assert OUTBOX_MAX // 2 < highest <= OUTBOX_MAX + ABSORB_MAX
     with Redis.from_url(start_redis(port=port).url) as client:
         stored = Stored(client)
         eventually(lambda: {"long", "last"} <= set(stored.active), what="what is open is there")
@@ -200,7 +207,7 @@ def test_the_outbox_is_bounded_and_counts_what_it_gave_up(
         eventually(lambda: ({"long", "last"}, {}) == (set(stored.active), stored.waiting))
         eventually(lambda: f"{tasks - 1}" in stored.finished)
         assert gave_up >= tasks - OUTBOX_MAX
-        assert len(stored.entries) <= 2 * OUTBOX_MAX
+        assert len(stored.entries) <= 3 * OUTBOX_MAX
 
 
 def test_the_buffer_is_bounded_and_counts_what_it_gave_up(make_writer: StartWriter, stored: Stored) -> None:
@@ -223,6 +230,119 @@ def test_an_event_that_is_not_understood_holds_up_no_other(
     eventually(lambda: "good" in stored.active)
     eventually(lambda: 1 == stored.workers[WORKER_ID]["gave_up"])
     assert "an event is given up: task-cancelled" in caplog.text
+
+
+# -- a Redis that refuses --------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_somebody_elses(
+    make_writer: StartWriter, stored: Stored, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line names it and what to do, another tells that it is over; nothing is given up meanwhile."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    client.set(stored.keys.active_tasks, "mine")
+    _run(writer, "a")
+    _end(writer, _run(writer, "b"))
+    eventually(lambda: "queue:active_tasks is a string, not a hash" in caplog.text)
+    client.delete(stored.keys.active_tasks)
+    eventually(lambda: "Redis is back" in caplog.text)
+    assert ({"a"}, {}, ["b"]) == (set(stored.active), stored.waiting, stored.history)
+    assert 2 == len(caplog.records)
+    assert "SIDECAR_PREFIX" in caplog.records[0].getMessage()
+    assert 0 == stored.workers[WORKER_ID]["gave_up"]
+
+
+def test_a_step_that_redis_refuses_is_given_up_alone(
+    make_writer: StartWriter, stored: Stored, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a batch that fails although Redis is well, everything else is told; one line names what is not."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    # A line that the script cannot read, as another version might leave it.
+    client.hset(stored.keys.runs, "bad", "x\t2\tactive")
+    tasks = [f"{n}" for n in range(40)]
+    runs = {task_id: _run(writer, task_id) for task_id in (*tasks[:20], "bad", *tasks[20:])}
+    eventually(lambda: set(tasks) == set(stored.active))
+    eventually(lambda: stored.workers[WORKER_ID]["gave_up"])
+    [record] = caplog.records
+    assert re.search("given up, .*: task bad: .*concatenate", record.getMessage())
+    assert all(["reserved", "active"] == stored.statuses(task_id) for task_id in tasks)
+    client.hdel(stored.keys.runs, "bad")
+    _end(writer, runs["bad"])
+    eventually(lambda: "bad" in stored.finished)
+    started = [
+        number for (name, *_), number in stored.counters.items() if name == "celery_task_started_total"
+    ]
+    assert [41] == started
+
+
+def test_a_redis_that_refuses_any_batch(
+    make_writer: StartWriter, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever its words, if it does not take an empty one either, nothing is given up."""
+    odd = start_redis("--rename-command", "EVALSHA", "", "--rename-command", "EVAL", "")
+    writer = make_writer(odd.url)
+    writer.start()
+    _run(writer, "a")
+    eventually(lambda: "cannot write to Redis" in caplog.text)
+    _run(writer, "b")
+    odd.stop()
+    with Redis.from_url(start_redis(port=odd.port).url) as client:
+        stored = Stored(client)
+        eventually(lambda: {"a", "b"} == set(stored.active))
+        assert 0 == stored.workers[WORKER_ID]["gave_up"]
+    assert "unknown command" in caplog.records[0].getMessage()
+    assert "given up" not in caplog.text
+
+
+def test_a_redis_that_forgets_the_script(
+    make_writer: StartWriter, stored: Stored, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SCRIPT FLUSH is no outage, and no line tells of it."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    for task_id in ("a", "b", "c"):
+        client.script_flush()
+        _run(writer, task_id)
+        eventually(lambda task_id=task_id: task_id in stored.active)
+    assert [] == caplog.records
+
+
+def test_a_record_that_somebody_has_overwritten(
+    make_writer: StartWriter, stored: Stored, client: Redis
+) -> None:
+    """The worker's own is written anew."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    client.hset(stored.keys.workers, WORKER_ID, "[]")
+    _run(writer, "a")
+    eventually(lambda: "a" in stored.active)
+    assert WORKER_ID == stored.workers[WORKER_ID]["worker_id"]
+
+
+def test_viewers_that_cannot_be_told_at_once(
+    make_writer: StartWriter, stored: Stored, client: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A channel that the user may not use leaves the state right; a line says so, and one that it is over."""
+    lease = 1.0
+    writer = make_writer(client_url(client), lease=lease)
+    _start(writer, stored)
+    client.execute_command("ACL", "SETUSER", "default", "resetchannels")
+    for task_id in ("a", "b", "c"):
+        _run(writer, task_id)
+        eventually(lambda task_id=task_id: task_id in stored.active)
+    eventually(lambda: "does not take everything" in caplog.text)
+    client.execute_command("ACL", "SETUSER", "default", "allchannels")
+    numbers = itertools.count()
+
+    def is_over() -> bool:
+        _run(writer, f"{next(numbers)}")
+        return "takes everything again" in caplog.text
+
+    eventually(is_over)
+    assert 2 == len(caplog.records)
+    assert "PUBLISH queue:events: " in caplog.records[0].getMessage()
 
 
 # -- strays --------------------------------------------------------------------------------------------
@@ -288,9 +408,13 @@ def test_a_search_that_broke_off_is_made_again(
     _leave_stray(client, "gone")
     client.execute_command("ACL", "SETUSER", "default", "-hscan")
     client.zrem(stored.keys.leases, WORKER_ID)
-    eventually(lambda: "cannot write" in caplog.text, what="the search is refused")
+    eventually(lambda: "cannot look for" in caplog.text, what="the search is refused")
+    _run(writer, "meanwhile")
+    eventually(lambda: "meanwhile" in stored.active, what="nothing else is held up")
     client.execute_command("ACL", "SETUSER", "default", "+hscan")
     eventually(lambda: "gone" in stored.finished)
+    eventually(lambda: "goes on" in caplog.text)
+    assert 2 == len(caplog.records)
 
 
 # -- the end -------------------------------------------------------------------------------------------
