@@ -22,7 +22,7 @@ from sidecar.pages import check_parameters, read_limit
 from sidecar.problems import HANDLERS
 from sidecar.pulse import Pulse
 from sidecar.queries import STATUSES as OPEN_STATUSES
-from sidecar.queries import Queries
+from sidecar.queries import Queries, read_queue
 from sidecar.snapshot import Snapshots
 from sidecar.status import StatusBoard
 from sidecar.stream import EventStream, read_last_event_id
@@ -64,6 +64,11 @@ def make_app(parts: Parts) -> Starlette:
     async def tasks(request: Request) -> Response:
         return _json(await queries.tasks(*_list_parameters(request, OPEN_STATUSES)))
 
+    async def pending(request: Request) -> Response:
+        given = request.query_params
+        check_parameters(given, ("queue", "limit", "cursor"))
+        return _json(await queries.pending(read_queue(given), read_limit(given), given.get("cursor")))
+
     async def history(request: Request) -> Response:
         return _json(await queries.history(*_list_parameters(request, ENDED_STATUSES)))
 
@@ -92,6 +97,7 @@ def make_app(parts: Parts) -> Starlette:
         Route("/api/v1/queue/status", status),
         Route("/api/v1/queue/tasks", tasks),
         Route("/api/v1/queue/tasks/{task_id}", task),
+        Route("/api/v1/queue/pending", pending),
         Route("/api/v1/queue/history", history),
         Route("/api/v1/queue/workers", workers),
         Route("/livez", livez),

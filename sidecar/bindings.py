@@ -47,6 +47,7 @@ class BindingWatcher:
         self._wake = Bell()
         # Whoever sees that pushes do not come says so here; a scan now and then takes their place.
         self.pushes_come = True
+        self.have_been_read = False
 
     def queues(self, keyprefix: str, sep: str) -> set[str]:
         """The names of the queues of tasks that are bound under a key prefix."""
@@ -93,6 +94,7 @@ class BindingWatcher:
         else:
             kept = {key: members for key, members in before.items() if key not in stale}
         self._members = kept | await _read_members(connection, stale)
+        self.have_been_read = True
         if self._members != before:
             self._on_change()
         return time.monotonic() - started

@@ -71,6 +71,23 @@ class BrokerWatcher:
         """Since when the message waits at least that was seen first; None where it is not known."""
         return self._heads.oldest_since
 
+    @property
+    def knows_bindings(self) -> bool:
+        """Whether the queues that nobody consumes have been looked for."""
+        return self._bindings.have_been_read
+
+    def queues(self) -> list[str]:
+        """The names of the queues that are known, in their order."""
+        return sorted({queue for counted in self._lists.values() for queue, _ in counted})
+
+    def lists_of(self, queue: str) -> list[list[tuple[int, bytes]]]:
+        """Step and key of each list of a queue, as they are taken from, for each key prefix by itself."""
+        groups: defaultdict[str, set[tuple[int, bytes]]] = defaultdict(set)
+        for facts in self._named or {BrokerFacts(): frozenset[str]()}:
+            keys = {(step, facts.key(queue, step)) for step in facts.priority_steps}
+            groups[facts.global_keyprefix] |= keys
+        return [sorted(group) for _, group in sorted(groups.items())]
+
     def watch(self, queues: Iterable[str], facts: BrokerFacts) -> None:
         """Watch the queues that workers with these facts name, in place of what they named before.
 

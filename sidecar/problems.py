@@ -13,6 +13,7 @@ TITLES = {
     404: "Not found",
     405: "Method not allowed",
     500: "Internal error",
+    501: "Not possible with this broker",
     503: "Redis cannot be read",
 }
 RETRY_AFTER_SECONDS = 2
@@ -33,6 +34,14 @@ class Unavailable(Exception):
 
 class UnknownTask(Exception):
     """Raised when neither a worker nor the history has a task."""
+
+
+class UnknownQueue(Exception):
+    """Raised when nobody knows a queue."""
+
+
+class OtherBroker(Exception):
+    """Raised when a question is about a broker that cannot be looked into; says why."""
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: str) -> JSONResponse:
@@ -62,6 +71,16 @@ async def on_unknown_task(_: Request, error: Exception) -> JSONResponse:
     return problem(404, str(error), parameter="task_id")
 
 
+async def on_unknown_queue(_: Request, error: Exception) -> JSONResponse:
+    """Say that the queue is not known; one that is known and empty has an empty list."""
+    return problem(404, str(error), parameter="queue")
+
+
+async def on_other_broker(_: Request, error: Exception) -> JSONResponse:
+    """Say why this broker's messages cannot be seen."""
+    return problem(501, str(error))
+
+
 async def on_http_error(request: Request, error: Any) -> JSONResponse:
     """Starlette's own errors, in the same form."""
     detail = f"{request.method} {request.url.path}" if error.status_code in (404, 405) else error.detail
@@ -77,6 +96,8 @@ HANDLERS = {
     BadParameter: on_bad_parameter,
     Unavailable: on_unavailable,
     UnknownTask: on_unknown_task,
+    UnknownQueue: on_unknown_queue,
+    OtherBroker: on_other_broker,
     HTTPException: on_http_error,
     Exception: on_fault,
 }

@@ -6,13 +6,16 @@ import json
 from typing import Any
 
 import anyio.lowlevel
+from starlette.datastructures import QueryParams
 
-from celery_plugin.contract import JSON, WAITING_STATUSES
+from celery_plugin.contract import JSON, WAITING_STATUSES, EventType, encode
 from sidecar.feed import Feed, Link
-from sidecar.filters import TaskFilter
+from sidecar.filters import VALUE_MAX_CHARS, TaskFilter
 from sidecar.history import History
 from sidecar.pages import LOOKED_AT_MAX, bad_cursor, make_page, read_cursor, write_cursor
-from sidecar.problems import Unavailable, UnknownTask
+from sidecar.pending import Pending
+from sidecar.problems import BadParameter, OtherBroker, Unavailable, UnknownTask
+from sidecar.queues import is_here
 from sidecar.state import State, Unreadable, read_event
 from sidecar.status import StatusBoard
 from sidecar.store import Store, StoreUnavailable
@@ -29,10 +32,11 @@ SortKey = tuple[int, float, str]
 class Queries:
     """Raises Unavailable while what is in memory may not be what Redis says."""
 
-    def __init__(self, feed: Feed, status: StatusBoard, store: Store) -> None:
+    def __init__(self, feed: Feed, status: StatusBoard, store: Store, pending: Pending | None = None) -> None:
         self._feed = feed
         self._status = status
         self._store = store
+        self._pending = pending  # None where the broker is not Redis
 
     async def status(self) -> JSON:
         """The figures of ``queue_status``."""
@@ -64,16 +68,32 @@ class Queries:
         except StoreUnavailable as error:
             raise Unavailable from error
 
+    async def pending(self, queue: str, limit: int, cursor: str | None) -> bytes:
+        """A page of what waits in a queue of the broker, as JSON; raises UnknownQueue and OtherBroker."""
+        self._require_fresh()
+        workers = [worker for worker in self._feed.state.shown_workers() if worker["status"] != "offline"]
+        if self._pending is None or not is_here(queue, workers):
+            raise OtherBroker("only the lists of a Redis can be looked into, and this broker is another one")
+        return await self._pending.page(queue, limit, cursor)
+
     async def task(self, task_id: str) -> bytes:
-        """The record of a task that a worker has or that has ended lately, with its timeline."""
+        """The record of a task that a worker has or had lately, or that waits, with its timeline."""
         self._require_fresh()
         try:
             record, timeline = await self._task(task_id)
         except StoreUnavailable as error:
             raise Unavailable from error
-        if record is None:
-            raise UnknownTask(f"no worker has, or lately had, the task {task_id[:100]}")
+        record = record or await self._waiting(task_id)
         return record.rstrip()[:-1] + b',"timeline":' + _checked_timeline(timeline) + b"}"
+
+    async def _waiting(self, task_id: str) -> bytes:
+        found = await self._pending.find(task_id) if self._pending is not None else None
+        if found is None:
+            raise UnknownTask(
+                f"no worker has, or lately had, the task {task_id[:100]}, nor was it seen waiting"
+            )
+        facts = {"type": EventType.TASK_STATUS, "status": "pending", "message": "Waiting in the queue"}
+        return encode({**facts, "queue": found.queue, **found.entry}).encode()
 
     async def _task(self, task_id: str) -> tuple[bytes | None, bytes | None]:
         finished, timeline = await self._store.kept(task_id)
@@ -87,7 +107,7 @@ class Queries:
         try:
             read_event(finished or b"")
         except Unreadable:
-            return None, None
+            return None, timeline
         return finished, timeline
 
     def workers(self) -> JSON:
@@ -139,6 +159,14 @@ def _next_of(group: TaskGroup, wanted: TaskFilter, place: tuple[float, str] | No
 def _page(found: list[tuple[SortKey, Task]], next_key: SortKey | None) -> bytes:
     cursor = None if next_key is None else write_cursor(next_key)
     return make_page((task.record for _, task in found), cursor)
+
+
+def read_queue(parameters: QueryParams) -> str:
+    """Read which queue is meant; raises BadParameter."""
+    names = parameters.getlist("queue")
+    if len(names) != 1 or not 1 <= len(names[0]) <= VALUE_MAX_CHARS:
+        raise BadParameter("queue", f"the name of one queue, of 1 to {VALUE_MAX_CHARS} characters")
+    return names[0]
 
 
 def read_sort_key(cursor: str) -> SortKey:

@@ -52,8 +52,7 @@ def sum_of(queues: Iterable[JSON]) -> int | None:
 
 
 def _join(workers: Sequence[JSON], sources: Sources) -> dict[str, QueueDepth | None]:
-    there = names_of(worker for worker in workers if is_elsewhere(worker))
-    here = names_of(worker for worker in workers if not is_elsewhere(worker))
+    here, there = _sides(workers)
     depths: dict[str, QueueDepth | None] = {}
     # A Redis that no worker has for its broker holds the state alone: empty lists there say nothing.
     if not there or here:
@@ -63,6 +62,18 @@ def _join(workers: Sequence[JSON], sources: Sources) -> dict[str, QueueDepth | N
         depths[name] = None if unread else _add(depths.get(name), depth)
     # Two brokers have a queue of this name, and one of them is not known.
     return depths | dict.fromkeys((there & here) - sources.elsewhere.keys())
+
+
+def is_here(queue: str, workers: Sequence[JSON]) -> bool:
+    """Tell whether a queue can be one of the Redis that is read; ``workers`` are those that are online."""
+    here, there = _sides(workers)
+    return bool(here or not there) and queue not in there - here
+
+
+def _sides(workers: Sequence[JSON]) -> tuple[set[str], set[str]]:
+    """The queues that are consumed from the Redis that is read, and those of other brokers."""
+    here = names_of(worker for worker in workers if not is_elsewhere(worker))
+    return here, names_of(worker for worker in workers if is_elsewhere(worker))
 
 
 def _add(one: QueueDepth | None, other: QueueDepth) -> QueueDepth:

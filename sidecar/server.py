@@ -13,6 +13,7 @@ import anyio
 import uvicorn
 from redis.asyncio import Redis
 
+from celery_plugin.capture import Capture
 from celery_plugin.contract import Keys
 from sidecar.app import Parts, make_app
 from sidecar.backlog import Backlog
@@ -20,6 +21,7 @@ from sidecar.broker import BrokerWatcher
 from sidecar.connections import make_client
 from sidecar.feed import Feed
 from sidecar.lost import View
+from sidecar.pending import Pending
 from sidecar.pulse import Measured, Pulse
 from sidecar.queries import Queries
 from sidecar.settings import Settings
@@ -97,15 +99,18 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
     view = View(feed)
     status = StatusBoard(feed, measured, settings.queues)
     watcher = BrokerWatcher(broker, settings.queues, status.note_change) if broker is not None else None
-    if watcher is not None:
+    pending = None
+    if broker is not None and watcher is not None:
         status.reads(watcher)
+        capture = Capture(settings.capture, settings.capture_max_chars, settings.redact)
+        pending = Pending(broker, watcher, capture)
     return Parts(
         feed=feed,
         view=view,
         status=status,
         snapshots=Snapshots(feed, status),
         backlog=Backlog(store, feed),
-        queries=Queries(feed, status, store),
+        queries=Queries(feed, status, store, pending),
         subscriber=Subscriber(subscriptions, keys, store, feed, view),
         pulse=Pulse(store, feed, view, measured, settings.queues),
         broker=watcher,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from celery_plugin.contract import check_prefix
+from celery_plugin.settings import Settings as PluginSettings
 from sidecar.urls import check_broker_url, check_redis_url, masked_url, redis_url_of_broker
 
 NAMESPACE: Final = "SIDECAR_"
@@ -19,9 +20,6 @@ PLUGIN_VARIABLES: Final = frozenset(
     {
         "SIDECAR_LEASE_SECONDS",
         "SIDECAR_LEASE_RENEW_SECONDS",
-        "SIDECAR_CAPTURE",
-        "SIDECAR_CAPTURE_MAX_CHARS",
-        "SIDECAR_REDACT",
         "SIDECAR_HISTORY_MAX",
         "SIDECAR_HISTORY_TTL",
         "SIDECAR_LOG_MAX",
@@ -91,6 +89,28 @@ def _setting(
     return field(default=default, repr=not secret, metadata=metadata)
 
 
+def _plugin_setting(name: str, unit: str) -> Any:
+    """Take a setting of the plugin as it is: what waits is shown like what a worker has."""
+    [row] = (each for each in fields(PluginSettings) if each.name == name)
+
+    def parse(text: str) -> object:
+        try:
+            return row.metadata["parse"](text)
+        except ValueError:
+            raise ValueError(f"expected {row.metadata['expected']}") from None
+
+    default: Any = row.default
+    written = ",".join(default) if isinstance(default, tuple) else str(default)
+    text = row.metadata["help"]
+    return _setting(
+        default,
+        parse,
+        unit,
+        text[0].lower() + text[1:] + "; of waiting tasks",
+        default_text=written or "none",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the sidecar was told; one field a setting."""
@@ -120,6 +140,9 @@ class Settings:
         "queues to watch besides those known, with commas between",
         default_text="none",
     )
+    capture: tuple[str, ...] = _plugin_setting("capture", "NAMES")
+    capture_max_chars: int = _plugin_setting("capture_max_chars", "NUMBER")
+    redact: tuple[str, ...] = _plugin_setting("redact", "NAMES")
     log_level: str = _setting("info", one_of("a log level", LOG_LEVELS), "LEVEL", ", ".join(LOG_LEVELS))
     log_format: str = _setting("text", one_of("a log format", LOG_FORMATS), "FORMAT", ", ".join(LOG_FORMATS))
 

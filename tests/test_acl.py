@@ -90,6 +90,7 @@ def test_all_that_the_sidecar_asks_is_allowed(
             stream.until(lambda event: event.event == "queue_status" and event.data["pending_tasks"] == 2)
         assert 404 == sidecar.get("/api/v1/queue/tasks/unknown").status_code
         assert 1 == len(sidecar.get("/api/v1/queue/history").json()["tasks"])
+        assert 2 == len(sidecar.get("/api/v1/queue/pending?queue=celery").json()["tasks"])
         with sidecar.events(last_event_id=last.id.replace("-3", "-1")) as again:
             assert last.id == again.until_task("a", "completed").id
         refused = {entry["object"] for entry in _denials(client)} - {"client|setinfo"}

@@ -22,6 +22,9 @@ GOOD = {
     "broker_url": ("amqp://b", "amqp://b"),
     "prefix": ("{jobs}", "{jobs}"),
     "queues": ("high, low,high", ("high", "low")),
+    "capture": ("args, result", ("args", "result")),
+    "capture_max_chars": ("50", 50),
+    "redact": ("plate, my_*", ("plate", "my_*")),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
 }
