@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from bench import latency, overhead, pending, soak
+from bench import ingest, latency, overhead, pending, queries, soak
 
-BENCHES = {"latency": latency, "pending": pending, "overhead": overhead, "soak": soak}
+BENCHES = {
+    "latency": latency,
+    "pending": pending,
+    "ingest": ingest,
+    "queries": queries,
+    "overhead": overhead,
+    "soak": soak,
+}
 
 
 def main() -> None:

@@ -240,7 +240,7 @@ class Pending:
         return 0, await self._read(key, 0, count)
 
     async def _moved(self, place: Place) -> Place | None:
-        """Where a message is since others were taken; None: nowhere near, so it was taken with all before it."""
+        """Where a message is since others were taken; None: nowhere near, so it was taken too."""
         budget, index = Budget(MOVED_MAX, PAGE_BYTES), place.index
         while index > 0 and budget.is_left:
             count = min(budget.slice(), index)

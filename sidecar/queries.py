@@ -19,7 +19,7 @@ from sidecar.queues import is_here
 from sidecar.state import State, Unreadable, read_event
 from sidecar.status import StatusBoard
 from sidecar.store import Store, StoreUnavailable
-from sidecar.tasks import Task, TaskGroup
+from sidecar.tasks import Place, Task, TaskGroup
 
 STATUSES = ("active", "reserved", "scheduled", "lost")
 # So many tasks are looked at in one step of the loop: about 1 ms.
@@ -49,8 +49,10 @@ class Queries:
         after = None if cursor is None else read_sort_key(cursor)
         found: list[tuple[SortKey, Task]] = []
         looked_at = 0
-        while tasks := _next_tasks(self._feed.state, wanted, after):
-            found += [(key, task) for key, task in tasks if wanted.admits(task) and wanted.finds(task.record)]
+        # Where every task is wanted, none behind the page is worth a look.
+        step = limit + 1 if wanted == TaskFilter() else STEP_TASKS
+        while tasks := _next_tasks(self._feed.state, wanted, after, min(step, STEP_TASKS)):
+            found += [(key, task) for key, task in tasks if _matches(task, wanted)]
             after = tasks[-1][0]
             looked_at += len(tasks)
             if len(found) > limit:
@@ -131,13 +133,20 @@ class Queries:
             raise Unavailable
 
 
-def _next_tasks(state: State, wanted: TaskFilter, after: SortKey | None) -> list[tuple[SortKey, Task]]:
-    """Up to STEP_TASKS tasks behind a place among which the wanted ones are; empty at the end."""
+def _matches(task: Task, wanted: TaskFilter) -> bool:
+    # A record is only put together where something is searched for in it.
+    return wanted.admits(task) and (not wanted.search or wanted.finds(task.record))
+
+
+def _next_tasks(
+    state: State, wanted: TaskFilter, after: SortKey | None, count: int
+) -> list[tuple[SortKey, Task]]:
+    """So many tasks behind a place at most, among which the wanted ones are; empty at the end."""
     first, place = (0, None) if after is None else (after[0], after[1:])
     for number, (group, statuses) in enumerate(_groups(state)):
         if number < first or (wanted.statuses and wanted.statuses.isdisjoint(statuses)):
             continue
-        if tasks := _next_of(group, wanted, place if number == first else None):
+        if tasks := _next_of(group, wanted, place if number == first else None, count):
             return [((number, *task.place), task) for task in tasks]
     return []
 
@@ -147,9 +156,9 @@ def _groups(state: State) -> tuple[tuple[TaskGroup, tuple[str, ...]], ...]:
     return (state.active, ("active",)), (state.lost, ("lost",)), (state.waiting, WAITING_STATUSES)
 
 
-def _next_of(group: TaskGroup, wanted: TaskFilter, place: tuple[float, str] | None) -> list[Task]:
+def _next_of(group: TaskGroup, wanted: TaskFilter, place: Place | None, count: int) -> list[Task]:
     if not wanted.task_ids:
-        return group.after(place, STEP_TASKS)
+        return group.after(place, count)
     tasks = [group[task_id] for task_id in wanted.task_ids if task_id in group]
     return sorted(
         (task for task in tasks if place is None or task.place > place), key=lambda task: task.place
