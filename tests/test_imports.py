@@ -47,6 +47,7 @@ MODULES = {
         "tasks",
         "tracking",
         "urls",
+        "waiting_lists",
     },
     "celery_plugin": {
         "__init__",
@@ -171,6 +172,7 @@ RULES = [
             "sidecar.store",
             "sidecar.subscriber",
             "sidecar.tracking",
+            "sidecar.waiting_lists",
             "celery_plugin.connections",
             "celery_plugin.script",
             "celery_plugin.ends",

@@ -17,7 +17,9 @@ from redis import Redis
 from celery_plugin.capture import Capture
 from deploy.demo.redis_server import RedisServer
 from sidecar import pending as pending_module
+from sidecar import waiting_lists
 from sidecar.broker import BrokerFacts
+from sidecar.pages import write_cursor
 from sidecar.pending import Pending
 from tests.support import acl
 from tests.support.batches import Sender
@@ -235,10 +237,10 @@ async def test_nothing_is_left_out(
 ) -> None:
     """Whatever is taken or sent between two slices, a message that was there all the time is in a page."""
     chance = random.Random(seed)
-    monkeypatch.setattr(pending_module, "SLICE_MESSAGES", 3)
+    monkeypatch.setattr(waiting_lists, "SLICE_MESSAGES", 3)
     redis_client.lpush("celery", *(message(f"t{number}") for number in range(60)))
     async with looking(redis_server) as pending:
-        read, moves = pending._read, iter(range(20))
+        read, moves = pending._lists._read, iter(range(20))
 
         async def read_while_it_moves(key: bytes, index: int, count: int) -> list[bytes]:
             messages = await read(key, index, count)
@@ -247,7 +249,7 @@ async def test_nothing_is_left_out(
                 redis_client.lpush("celery", message(f"new{number}"))
             return messages
 
-        monkeypatch.setattr(pending, "_read", read_while_it_moves)
+        monkeypatch.setattr(pending._lists, "_read", read_while_it_moves)
         page = json.loads(await pending.page("celery", 4, None))
         found = ids_of(page)
         while page["next"]:
@@ -270,10 +272,10 @@ def test_cursors(sidecar: Sidecar, redis_client: Redis) -> None:
         [],
         5,
     ):
-        cursor = pending_module.write_cursor(place)  # type: ignore[arg-type]
+        cursor = write_cursor(place)  # type: ignore[arg-type]
         details = problem(sidecar, "/pending", queue="celery", cursor=cursor)
         assert (400, "cursor") == (details["status"], details["parameter"])
-    gone = pending_module.write_cursor(("celery", 2, "0" * 18))
+    gone = write_cursor(("celery", 2, "0" * 18))
     assert ["a", "b", "c"] == ids_of(look(sidecar, cursor=gone))
 
 
