@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         _fill(redis.url, arguments.active, arguments.waiting)
         with _sidecar(redis.url) as sidecar:
             _print_memory(sidecar, "110,000 tasks" if arguments.waiting == 100_000 else "all tasks")
-            with _events(redis.url, arguments.rate):
+            with _meanwhile(_send_events, redis.url, arguments.rate):
                 for question in QUESTIONS:
                     _ask(sidecar.port, question, arguments.times, sidecar.pid)
             _print_memory(sidecar, "the questions")
@@ -122,9 +122,9 @@ def _message(number: int) -> bytes:
 
 
 @contextmanager
-def _events(url: str, rate: int) -> Iterator[None]:
-    """Tasks that come, run and end meanwhile."""
-    process = multiprocessing.Process(target=_send_events, args=(url, rate), daemon=True)
+def _meanwhile(send: Callable[[str, int], None], url: str, rate: int) -> Iterator[None]:
+    """Let a process of its own send so many events a second of tasks that come, run and end."""
+    process = multiprocessing.Process(target=send, args=(url, rate), daemon=True)
     process.start()
     try:
         yield
@@ -208,7 +208,7 @@ def _flower(url: str, arguments: argparse.Namespace) -> None:
         last = f"waiting-{arguments.waiting - 1}"
         eventually(lambda: _knows(port, last), 300, what="Flower has heard all")
         print(f"Flower: {rss_mb(flower.pid):.0f} MB", flush=True)
-        with _celery_events(url, arguments.rate):
+        with _meanwhile(_send_celery_events, url, arguments.rate):
             _ask(port, "/api/tasks?limit=100", max(10, arguments.times // 20), flower.pid)
     finally:
         flower.terminate()
@@ -243,17 +243,6 @@ def _tell_celery_events(app: Celery, arguments: argparse.Namespace) -> None:
                 events.send("task-received", uuid=name, name=FACTS["task_name"], **EXTRA, retries=0)
                 if kind == "active":
                     events.send("task-started", uuid=name)
-
-
-@contextmanager
-def _celery_events(url: str, rate: int) -> Iterator[None]:
-    process = multiprocessing.Process(target=_send_celery_events, args=(url, rate), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.join()
 
 
 def _send_celery_events(url: str, rate: int) -> None:

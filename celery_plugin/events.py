@@ -64,9 +64,9 @@ class Tracker:
         if run.status == "pending" and run.started_at is None:
             # It was thought to be back in the queue; its worker starts it all the same.
             run.finished_at = run.reason = None
-            self._table.open(run)
         elif run.rank != RANK_WAITING:
             return None
+        self._table.open(run)  # also one whose receipt was given up
         run.status, run.started_at, run.updated_at = "active", at, at
         return run
 

@@ -15,7 +15,7 @@ from deploy.demo.ports import free_port as find_free_port
 from deploy.demo.ports import share_ports
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl, celery_worker, sidecar_process, tasks_app
-from tests.support.batches import Sender
+from tests.support.batches import Sender, Stored
 from tests.support.celery_worker import Worker
 from tests.support.deadline import eventually
 from tests.support.processes import Process
@@ -71,6 +71,19 @@ def redis_client(redis_server: RedisServer) -> Iterator[Redis]:
     """A client of database 0 that answers strings."""
     with Redis.from_url(redis_server.url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture
+def client(redis_server: RedisServer) -> Iterator[Redis]:
+    """A client of database 0 that answers bytes."""
+    with Redis.from_url(redis_server.url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def stored(client: Redis) -> Stored:
+    """What stands in database 0."""
+    return Stored(client)
 
 
 @pytest.fixture

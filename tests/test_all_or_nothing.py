@@ -35,19 +35,6 @@ ESSENTIAL_KEYS = (
 
 
 @pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Redis]:
-    """An administrator's client that answers bytes."""
-    with Redis.from_url(redis_server.url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stored(client: Redis) -> Stored:
-    """What stands in Redis."""
-    return Stored(client)
-
-
-@pytest.fixture
 def sender(client: Redis, redis_server: RedisServer) -> Iterator[Sender]:
     """A worker under a user of its own, which has one finished task and one of each other kind."""
     client.execute_command("ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all")

@@ -36,7 +36,6 @@ from celery_plugin.script import Operation, Other, one_step
 from celery_plugin.settings import Settings
 from celery_plugin.texts import encode_text
 from celery_plugin.worker import WorkerRecord
-from deploy.demo.redis_server import RedisServer
 from sidecar.state import State
 from tests.support.batches import Sender, Stored
 from tests.support.deadline import eventually
@@ -285,13 +284,6 @@ def _worker_operation() -> Other:
     # What differs from machine to machine.
     members |= {"pid": 4242, "celery_version": "5.7.0", "started_at": AT, "timestamp": AT}
     return Other("worker", ("worker", encode(members)[1:-1]))
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Redis]:
-    """A client that answers bytes."""
-    with Redis.from_url(redis_server.url) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from celery import Celery
-from redis import Redis
 
-from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Stored
 from tests.support.deadline import eventually
 from tests.support.starters import StartWorker
-
-
-@pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[Stored]:
-    """What stands in Redis."""
-    with Redis.from_url(redis_server.url) as client:
-        yield Stored(client)
 
 
 def _sees_tasks(stored: Stored, app: Celery) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -126,13 +125,6 @@ def test_urls_that_are_taken(url: str) -> None:
 
 
 # -- where the state goes --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[Stored]:
-    """What stands in Redis."""
-    with Redis.from_url(redis_server.url) as client:
-        yield Stored(client)
 
 
 @pytest.fixture

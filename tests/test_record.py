@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -19,7 +18,6 @@ from celery_plugin.runs import Run
 from celery_plugin.script import Operation, one_step
 from celery_plugin.texts import cut, encode_text
 from celery_plugin.worker import new_worker_id, shown_name
-from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored
 
 HUGE = 1_000_000
@@ -93,13 +91,6 @@ _FULL = replace(
     reason="worker_exited",
     status="failed",
 )
-
-
-@pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Redis]:
-    """A client that answers bytes."""
-    with Redis.from_url(redis_server.url) as opened:
-        yield opened
 
 
 @settings(

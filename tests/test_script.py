@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from threading import Thread
 
@@ -23,13 +22,6 @@ from tests.support.deadline import eventually
 
 
 @pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Redis]:
-    """A client that answers bytes."""
-    with Redis.from_url(redis_server.url) as opened:
-        yield opened
-
-
-@pytest.fixture
 def one(client: Redis) -> Sender:
     """A worker that has begun."""
     sender = Sender(client)
@@ -43,12 +35,6 @@ def two(client: Redis) -> Sender:
     sender = Sender(client, "two")
     sender.begin()
     return sender
-
-
-@pytest.fixture
-def stored(client: Redis) -> Stored:
-    """What stands in Redis."""
-    return Stored(client)
 
 
 # -- offsets, log and channel --------------------------------------------------------------------------

@@ -26,13 +26,6 @@ SHORT_LEASE = {"SIDECAR_LEASE_SECONDS": "3", "SIDECAR_LEASE_RENEW_SECONDS": "0.3
 
 
 @pytest.fixture
-def stored(redis_server: RedisServer) -> Iterator[Stored]:
-    """What stands in the worker's own Redis."""
-    with Redis.from_url(redis_server.url) as client:
-        yield Stored(client)
-
-
-@pytest.fixture
 def state(start_redis: StartRedis) -> RedisServer:
     """A Redis for the state alone, so that it may go while broker and tasks go on."""
     return start_redis()

@@ -51,19 +51,6 @@ def make_writer() -> Iterator[StartWriter]:
 
 
 @pytest.fixture
-def client(redis_server: RedisServer) -> Iterator[Redis]:
-    """A client that answers bytes."""
-    with Redis.from_url(redis_server.url) as opened:
-        yield opened
-
-
-@pytest.fixture
-def stored(client: Redis) -> Stored:
-    """What stands in Redis."""
-    return Stored(client)
-
-
-@pytest.fixture
 def proxy(redis_server: RedisServer) -> Iterator[Proxy]:
     """A proxy before Redis."""
     with Proxy(redis_server.port) as opened:
@@ -157,6 +144,19 @@ def client_url(client: Redis) -> str:
     """The URL of the server to which a client talks."""
     options = client.connection_pool.connection_kwargs
     return f"redis://{options['host']}:{options['port']}/0"
+
+
+def test_a_task_whose_receipt_was_given_up(make_writer: StartWriter, stored: Stored, client: Redis) -> None:
+    """It is shown from its start on, and announced like the others; its arguments are redacted as always."""
+    writer = make_writer(client_url(client))
+    _start(writer, stored)
+    headers = {"id": "a", "task": "tests.add", "argsrepr": "('x',)", "kwargsrepr": "{'password': 'hunter2'}"}
+    run = read_run(f"{WORKER_ID}/a", headers, "celery", 3)
+    writer.observe("task-started", {}, run)
+    eventually(lambda: "a" in stored.active)
+    client.flushall()
+    eventually(lambda: "a" in stored.active, what="it is announced")
+    assert "{'password': '[redacted]'}" == stored.active["a"]["kwargs"]
 
 
 # -- a Redis that is away ------------------------------------------------------------------------------
