@@ -250,6 +250,31 @@ end
 -- What a run ends with whose task goes on elsewhere, or is over: another run's end says more.
 local GOES_ON = {pending = true, retrying = true, lost = true}
 
+-- Where the extra begins in a record: no text within it can hold these unescaped.
+local function extra_of(rest)
+  local from
+  for _, name in ipairs({'args', 'kwargs', 'result', 'traceback'}) do
+    local at = string.find(rest, ',"' .. name .. '":', 1, true)
+    if at and (not from or at < from) then from = at end
+  end
+  if not from then return rest, '{}' end
+  return string.sub(rest, 1, from - 1), '{' .. string.sub(rest, from + 1) .. '}'
+end
+
+-- How a task has ended whose id is opened by a run from before that end: its worker was thought dead. It
+-- is kept as how another run ended.
+local function end_before(id, task, step)
+  local status, worker = finished_as(task)
+  local time = status and (task.ended_at or redis.call('ZSCORE', FINISHED, id))
+  if not time or GOES_ON[status] or tonumber(step.time) >= tonumber(time) then return nil end
+  local at = string.find(task.finished, ',"message":"', 1, true)
+  if not at then return nil end
+  local message = text_of('{' .. string.sub(task.finished, at + 1))
+  local rest, extra = extra_of(string.sub(task.finished, at + 12 + #message, -2))
+  return {id = string.match(rest, '"run":"([^"]*)"') or '', rank = ENDED_RANK, status = status,
+    worker = worker, time = time, message = message, rest = rest, extra = extra}
+end
+
 local function close(task, place, step, previous)
   local was_shown = place == nil or place == #task.runs
   if place then table.remove(task.runs, place) end
@@ -271,6 +296,7 @@ end
 local function advance(id, task, place, run, step, previous)
   if not run then
     local shown = task.runs[#task.runs]
+    if not shown then task.over = end_before(id, task, step) end
     -- The one that goes behind the new one keeps what is needed to show it again.
     if shown and not take_apart(id, task, shown) then table.remove(task.runs) end
     task.runs[#task.runs + 1] = step

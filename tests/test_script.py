@@ -322,6 +322,43 @@ def test_a_worker_that_comes_back_late_does_not_undo_an_end(one: Sender, two: Se
         assert ["active", "lost", "active", "completed"] == stored.statuses(late)
 
 
+@pytest.mark.parametrize("extra", [{}, {"args": '(",\\"args\\":",)', "kwargs": "{'k': '}'}"}])
+def test_a_worker_that_comes_back_to_its_run_does_not_undo_an_end_either(
+    one: Sender, two: Sender, stored: Stored, extra: dict[str, str]
+) -> None:
+    """It was thought dead and still has the task that another one completed: the task is active again, and
+    completed as it was when that run brings no end of its own."""
+    began, ended = round(time.time(), 2) - 100, round(time.time(), 2) - 50
+    ends = {"retrying": "completed", "pending": "completed", "lost": "completed", "failed": "failed"}
+    for last, end in ends.items():
+        announced = step(last, "active", "one/1", at=began, n=1)
+        one.send(announced, step(last, "lost", "one/1", kind="end", n=1))
+        two.send(step(last, "active", "two/1", worker="celery@two", n=2))
+        two.send(
+            step(last, "completed", "two/1", worker="celery@two", at=ended, extra=extra, message='"\\', n=2)
+        )
+        record = stored.finished[last]
+        one.send(announced)
+        assert ("active", None) == (stored.active[last]["status"], stored.finished.get(last))
+        one.send(step(last, last, "one/1", n=1))
+        assert end == stored.finished[last]["status"]
+        if end == "completed":
+            volatile = ("offset", "previous")
+            assert _without(record, *volatile) == _without(stored.finished[last], *volatile)
+            assert ended == stored.client.zscore(stored.keys.finished, last)
+            assert not {"args", "kwargs"} & set(stored.events[-1])
+    assert ({}, {}) == (stored.runs, stored.active)
+
+
+def test_an_id_that_is_used_again_ends_anew(one: Sender, stored: Stored) -> None:
+    """A run that began after an end is another execution: it may be lost though that one completed."""
+    now = round(time.time(), 2)
+    one.send(step("a", "active", at=now - 20), step("a", "completed", at=now - 10))
+    one.send(step("a", "active", "one/2", at=now - 5))
+    one.send(step("a", "lost", "one/2"))
+    assert "lost" == stored.finished["a"]["status"]
+
+
 def test_a_second_run_survives_a_record_that_somebody_deleted(
     one: Sender, two: Sender, client: Redis, stored: Stored
 ) -> None:
