@@ -71,8 +71,10 @@ class WorkerRecord:
 
     def _concurrency(self) -> int | None:
         pool: Any = getattr(self._worker, "pool", None)
+        # Before Celery 5.7 a gevent pool says how many tasks it runs.
+        slots = getattr(getattr(pool, "_pool", None), "size", None)
         try:
-            return int(pool.num_processes)
+            return int(slots if isinstance(slots, int) else pool.num_processes)
         except (AttributeError, TypeError, NotImplementedError):
             return self._worker.concurrency if isinstance(self._worker.concurrency, int) else None
 
