@@ -160,7 +160,7 @@ def sidecar(sender: Sender, start_sidecar: StartSidecar) -> Sidecar:
 @pytest.fixture
 def celery_app(redis_server: RedisServer) -> Iterator[Celery]:
     """The producer's side: the app of the test tasks, on `redis_server`, without the plugin."""
-    app = tasks_app.make_app(redis_server.url, redis_server.url)
+    app = tasks_app.make_producer(redis_server.url)
     yield app
     app.close()
 

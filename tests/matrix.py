@@ -17,9 +17,28 @@ ENVIRONMENTS = ROOT / ".matrix"
 
 # Celery → the kombu of its time; newer ones would be installed, and with them a newer redis-py.
 KOMBU = {"5.3": "5.3", "5.4": "5.4", "5.5": "5.5", "5.6": "5.6", "5.7": "5.7"}
-TOOLS = ("packaging", "pytest>=8.3", "httpx>=0.28", "anyio>=4.11", "hypothesis")
-# What needs no sidecar: redis-py below 5 and the sidecar's cannot stand in one environment.
-SUITE = ("script", "plugin_loading", "celery_events", "worker_life", "leases", "traps")
+TOOLS = (
+    "packaging",
+    "pytest>=8.3",
+    "pytest-xdist>=3.6",
+    "httpx>=0.28",
+    "anyio>=4.11",
+    "hypothesis",
+    "gevent",
+)
+# What concerns the plugin: the sidecar never meets Celery.
+SUITE = (
+    "script",
+    "writer",
+    "worker_life",
+    "plugin_loading",
+    "traps",
+    "pools",
+    "leases",
+    "progress",
+    "counters",
+    "celery_events",
+)
 # Older redis-py and Celery warn of themselves; our own warnings are errors in `make test`.
 WARNINGS = (
     "ignore::DeprecationWarning",
@@ -44,19 +63,28 @@ def _passes(version: str) -> bool:
     print("==", *[line for line in freeze.stdout.splitlines() if line.startswith(wanted)], flush=True)
     files = [f"tests/test_{name}.py" for name in SUITE]
     warnings = [argument for warning in WARNINGS for argument in ("-W", warning)]
-    options = ["-q", "-p", "no:cacheprovider", "--override-ini=addopts=--import-mode=importlib", *warnings]
+    options = [
+        "-q",
+        "-n4",
+        "--dist=worksteal",
+        "-p",
+        "no:cacheprovider",
+        "--override-ini=addopts=--import-mode=importlib",
+        *warnings,
+    ]
     return subprocess.run([python, "-m", "pytest", *options, *files], cwd=ROOT, check=False).returncode == 0
 
 
 def _environment(version: str) -> Path:
     directory = ENVIRONMENTS / f"celery-{version}"
-    python = directory / "bin" / "python"
-    if not (directory / ".installed").exists():
+    python, installed = directory / "bin" / "python", directory / ".installed"
+    packages = (f"celery[redis]=={version}.*", f"kombu[redis]=={KOMBU[version]}.*", *TOOLS)
+    if not installed.exists() or installed.read_text() != str(packages):
         venv.create(directory, with_pip=True, clear=True)
-        packages = (f"celery[redis]=={version}.*", f"kombu[redis]=={KOMBU[version]}.*", *TOOLS)
         pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *packages], check=True)
-        (directory / ".installed").touch()
+        # Last: an installation that broke off is done again.
+        installed.write_text(str(packages))
     return python
 
 

@@ -88,7 +88,7 @@ def _receiving(app: Celery) -> Iterator[Receiver]:
 
 def _told(url: str, tasks: list[tuple[str, tuple[Any, ...]]], *, events: bool) -> list[JSON]:
     """Run the tasks one after the other and return what was sent."""
-    app = tasks_app.make_app(url, url)
+    app = tasks_app.make_producer(url)
     with _receiving(app) as receiver:
         for name, arguments in tasks:
             result = app.tasks[name].apply_async(arguments)

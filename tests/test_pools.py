@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import pytest
+from celery import VERSION as CELERY
 
 from celery_plugin.contract import JSON
 from tests.support.celery_worker import Worker
@@ -24,7 +25,7 @@ POOLS = [
 # How many messages a worker takes while its pool is full, of three: a solo worker receives nothing as long as
 # it runs a task, a gevent worker stops at the first that finds no free slot.
 FETCHED_WHILE_BUSY = {"prefork": 3, "solo": 0, "threads": 3, "gevent": 1}
-CANNOT_TERMINATE = ("solo", "threads")
+CANNOT_TERMINATE = ("solo", "threads") if CELERY >= (5, 5) else ("solo", "threads", "gevent")
 
 
 @pytest.fixture(scope="module", params=POOLS)
@@ -194,18 +195,24 @@ def test_a_warm_shutdown(own: Site, pool: str) -> None:
     _nothing_left(own, worker)
     ran = [task_id for task_id in waits if task_id in own.shown.finished]
     assert {"completed"} >= {own.shown.finished[task_id]["status"] for task_id in ran}
-    assert len(waits) - len(ran) == own.client.llen("celery")
+    # Before 5.5 a gevent worker with a full pool acknowledges nothing more: what it has run comes back, too.
+    comes_back = [running, *waits] if pool == "gevent" and CELERY < (5, 5) else set(waits).difference(ran)
+    assert len(comes_back) == own.client.llen("celery")
 
 
 def test_a_cold_shutdown(own: Site, pool: str) -> None:
     """What ran is lost, unless its end came first; what waited is back in the queue; nothing stays active."""
+    if pool == "solo" and (5, 5) <= CELERY < (5, 7):
+        pytest.skip("Celery itself raises NotImplementedError in the running task, and the worker goes on")
     worker, waits, running, gate = _loaded(own, pool)
     worker.send_signal(signal.SIGQUIT)
     worker.wait_for_line("Cold shutdown|Ctrl\\+C again")
     gate.open()
     worker.wait()
     _nothing_left(own, worker)
-    ends = [("lost", "worker_exited")] + [("completed", None)] * (pool in CANNOT_TERMINATE)
+    # Before Celery 5.5 a task that ends at once is still heard.
+    may_end = pool in CANNOT_TERMINATE or CELERY < (5, 5)
+    ends = [("lost", "worker_exited")] + [("completed", None)] * may_end
     assert _end(own.shown.finished[running]) in ends
     for task_id in waits:
         assert own.shown.finished.get(task_id, {}).get("status") in (None, "completed")
@@ -220,6 +227,10 @@ def test_a_cold_shutdown_before_the_message_is_acknowledged(own: Site) -> None:
     worker.send_signal(signal.SIGQUIT)
     worker.wait()
     _nothing_left(own, worker)
+    if CELERY < (5, 5):  # it acknowledges the message and says that the task has failed
+        assert ["reserved", "active", "failed"] == own.shown.statuses(task_id)
+        assert 0 == own.client.llen("celery")
+        return
     assert ["reserved", "active", "pending"] == own.shown.statuses(task_id)
     gate.open()
     own.start(env={"VISIBILITY_SECONDS": "1"})

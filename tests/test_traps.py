@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from celery import VERSION as CELERY
 from celery import chain, chord, group
 from redis import Redis
 
@@ -288,9 +289,10 @@ def test_a_task_that_completes_elsewhere_before_its_dead_worker_is_found(own: Si
     gate = own.gate()
     task_id = own.call("wait_late", str(gate))
     eventually(lambda: task_id in own.shown.active)
-    own.start(env=long_lease)
+    # Before the other one starts and gives the message back: one that is killed as it takes it loses it.
     first.kill()
     gate.open()
+    own.start(env=long_lease)
     eventually(lambda: "completed" in own.timeline(task_id), what="it is delivered again")
     eventually(lambda: "lost" in own.timeline(task_id), what="the dead worker is found")
     assert "completed" == own.ended(task_id)["status"]
@@ -317,9 +319,11 @@ def test_a_broker_connection_that_breaks(own: Site, pool: str) -> None:
     _cut_connections(own)
     eventually(lambda: running in own.shown.active and later in own.shown.waiting)
     gate.open()
-    for task_id in (running, *waits, later):
+    # Before 5.6 Celery itself never hears of that end, also without the plugin, and holds the task for ever.
+    unheard = [running] if pool == "prefork" and CELERY < (5, 6) else []
+    for task_id in {running, *waits, later}.difference(unheard):
         assert "completed" == own.ended(task_id)["status"]
-    eventually(lambda: _nothing_open(own.shown))
+    eventually(lambda: (unheard, {}) == (list(own.shown.active), own.shown.waiting))
     assert "lost" not in [event.get("status") for event in own.shown.events]
 
 
@@ -417,7 +421,9 @@ def test_a_workflow_can_be_followed(site: Site) -> None:
     assert 1 == len({record["group_id"] for record in flow_records if "group_id" in record})
     members = [record for record in flow_records if record.get("group_id") and record != body]
     assert [first["task_id"]] * 2 == [record["parent_id"] for record in members]
-    assert body["parent_id"] in {record["task_id"] for record in members}
+    # Before 5.7 Celery names the parent of the whole chord.
+    parents = {record["task_id"] for record in members} if CELERY >= (5, 7) else {first["task_id"]}
+    assert body["parent_id"] in parents
 
 
 def test_a_time_that_passes_while_the_pool_is_busy(site: Site) -> None:

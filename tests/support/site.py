@@ -19,7 +19,7 @@ from tests.support import acl, celery_worker, traps_app
 from tests.support.batches import Stored
 from tests.support.celery_worker import Worker
 from tests.support.deadline import eventually
-from tests.support.tasks_app import Gate, make_app
+from tests.support.tasks_app import Gate, make_producer
 
 LEASE_SECONDS = 1.5
 RENEW_SECONDS = 0.5
@@ -37,7 +37,7 @@ class Site:
         self.broker = RedisServer(*acl.arguments()).start()
         self.state = RedisServer(*acl.arguments()).start() if own_state else self.broker
         self.workers: list[Worker] = []
-        self.app = make_app(self.broker.url, self.broker.url)
+        self.app = make_producer(self.broker.url)
         self.client = Redis.from_url(self.state.url)
         self.shown = Stored(self.client)
 

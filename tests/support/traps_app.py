@@ -10,6 +10,8 @@ from typing import Any
 
 from celery import Celery, Task, shared_task
 from celery.exceptions import Ignore, Reject
+from kombu import VERSION as KOMBU
+from kombu.transport import redis
 
 from tests.support import tasks_app
 from tests.support.tasks_app import wait_for_file
@@ -22,6 +24,24 @@ RESTORING: dict[str, float] = {
     # A worker that is killed while it looks must not keep the others from looking for five minutes.
     "unacked_mutex_expire": 1,
 }
+
+
+class Restoring(redis.Transport):
+    """Looks as often as that before kombu 5.7, too, which does so once in 100 s."""
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Look in between."""
+        super().register_with_event_loop(connection, loop)
+        loop.call_repeatedly(RESTORING["unacked_restore_interval"], self._restore)
+
+    def _restore(self) -> None:
+        consuming = [channel for channel in self.cycle._channels if channel.active_queues]
+        for channel in consuming[:1]:
+            channel.qos.restore_visible(interval=1)
+
+
+if KOMBU < (5, 7):
+    redis.Transport = Restoring
 
 app: Celery = tasks_app.make_app(
     broker_transport_options=RESTORING,
