@@ -12,8 +12,15 @@ from celery.exceptions import Ignore, Reject
 app = Celery("soak")
 app.conf.update(
     broker_connection_retry_on_startup=True,
-    # A message whose worker was killed comes back after this many seconds.
-    broker_transport_options={"visibility_timeout": 6},
+    broker_transport_options={
+        # A message whose worker was killed comes back after this many seconds.
+        "visibility_timeout": 6,
+        # By default kombu looks for such messages once in 100 s, and not at all for five minutes after a
+        # worker was killed while it looked.
+        "unacked_restore_interval": 0.5,
+        "unacked_restore_throttle": 1,
+        "unacked_mutex_expire": 1,
+    },
     task_acks_late=True,
     task_ignore_result=True,
     worker_prefetch_multiplier=2,
