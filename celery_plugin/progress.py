@@ -17,7 +17,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any
 
 from celery import signals
@@ -43,13 +43,12 @@ class ToRedis:
         self._script = script
         self._settings = settings
         self._worker_id = worker_id
-
-    @cached_property
-    def _client(self) -> Any:
-        return self._connect()
+        self._client: Any = None
 
     def __call__(self, lines: list[tuple[str, str]]) -> None:
         """Send them in one call; raises redis-py's errors."""
+        # No cached_property: before Python 3.12 it has one lock for all, which a fork would inherit locked.
+        self._client = self._client or self._connect()
         try:
             self._script.call(
                 self._client,

@@ -6,7 +6,9 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -15,9 +17,10 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
 from redis import Redis
 
-from celery_plugin.contract import RECORD_MAX_BYTES
-from celery_plugin.progress import Progress
-from celery_plugin.script import Other
+from celery_plugin.contract import RECORD_MAX_BYTES, Keys
+from celery_plugin.progress import Progress, ToRedis
+from celery_plugin.script import Other, Script
+from celery_plugin.settings import Settings
 from celery_plugin.writer import PROGRESS
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored, step
@@ -273,6 +276,26 @@ def test_a_process_that_a_task_forks_tells_too(
     assert [2, 2] == _threads(worker)
     gate.open()
     eventually(lambda: task_id in stored.finished)
+
+
+def test_a_process_is_held_up_by_no_other_that_connects(state: RedisServer) -> None:
+    """A fork finds every lock as it was held: no two of them may have one in common."""
+    connecting, go_on = Event(), Event()
+
+    def slowly() -> None:
+        connecting.set()
+        assert go_on.wait(30)
+        raise ConnectionError("Redis is away")
+
+    with Redis.from_url(state.url) as client, ThreadPoolExecutor(2) as threads:
+        script = Script(Keys())
+        first = threads.submit(ToRedis(slowly, script, Settings(), "one"), [("a", "{}")])
+        try:
+            assert connecting.wait(30)
+            threads.submit(ToRedis(lambda: client, script, Settings(), "one"), [("b", "{}")]).result(30)
+        finally:
+            go_on.set()
+        assert isinstance(first.exception(), ConnectionError)
 
 
 # -- no task notices -------------------------------------------------------------------------------------
