@@ -269,10 +269,10 @@ local function end_before(id, task, step)
   if not time or GOES_ON[status] or tonumber(step.time) >= tonumber(time) then return nil end
   local at = string.find(task.finished, ',"message":"', 1, true)
   if not at then return nil end
-  local message = text_of('{' .. string.sub(task.finished, at + 1))
+  local message = message_of('{' .. string.sub(task.finished, at + 1))
   local rest, extra = extra_of(string.sub(task.finished, at + 12 + #message, -2))
   return {id = string.match(rest, '"run":"([^"]*)"') or '', rank = ENDED_RANK, status = status,
-    worker = worker, time = time, message = message, rest = rest, extra = extra}
+    worker = worker, time = time, message = message, facts = '', moving = rest, extra = extra}
 end
 
 local function close(task, place, step, previous)
