@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from bench import ingest, latency, overhead, pending, queries, soak
+from bench import fanout, ingest, latency, overhead, pending, queries, soak
 
 BENCHES = {
     "latency": latency,
     "pending": pending,
     "ingest": ingest,
+    "fanout": fanout,
     "queries": queries,
     "overhead": overhead,
     "soak": soak,

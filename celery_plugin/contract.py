@@ -49,6 +49,9 @@ class EventType:
     RESET: Final = "reset"
     STALE: Final = "stale"
     FRESH: Final = "fresh"
+    END: Final = "end"
+    OVERLOADED: Final = "overloaded"
+    DRAIN: Final = "drain"
 
 
 # A run only moves forward in rank. `pending` ends a run that went back to the broker; the task
@@ -68,6 +71,8 @@ RANKS: Final = {
     "rejected": RANK_ENDED,
     "lost": RANK_ENDED,
 }
+# After these nothing more happens to a task: one that is retrying, lost or given back may go on.
+END_STATUSES: Final = ("completed", "failed", "revoked", "rejected")
 WAITING_STATUSES: Final = ("reserved", "scheduled")
 WORKER_STATUSES: Final = ("online", "stopping", "offline")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
@@ -12,32 +12,32 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sidecar.backlog import Backlog
 from sidecar.broker import BrokerWatcher
-from sidecar.feed import Feed
+from sidecar.drain import Drain
 from sidecar.filters import FILTERS, SEARCH, TaskFilter, read_filter
 from sidecar.history import STATUSES as ENDED_STATUSES
-from sidecar.lost import View
 from sidecar.pages import check_parameters, read_limit
-from sidecar.problems import HANDLERS
+from sidecar.parameters import read_wanted, read_wanted_of_task
+from sidecar.problems import HANDLERS, Leaving
 from sidecar.pulse import Pulse
+from sidecar.pump import Pump
 from sidecar.queries import STATUSES as OPEN_STATUSES
 from sidecar.queries import Queries, read_queue
-from sidecar.snapshot import Snapshots
 from sidecar.status import StatusBoard
-from sidecar.stream import EventStream, read_last_event_id
+from sidecar.stream import ServerSend, Streams, read_last_event_id
 from sidecar.subscriber import Subscriber
+from sidecar.task_beginning import TaskBeginnings
 
 
 @dataclass(frozen=True)
 class Parts:
     """What runs behind the routes."""
 
-    feed: Feed
-    view: View
     status: StatusBoard
-    snapshots: Snapshots
-    backlog: Backlog
+    task_beginnings: TaskBeginnings
+    pump: Pump
+    drain: Drain
+    streams: Streams
     queries: Queries
     subscriber: Subscriber
     pulse: Pulse
@@ -48,12 +48,13 @@ class Parts:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self.subscriber.run)
             tasks.start_soon(self.status.run)
+            tasks.start_soon(self.pump.run)
             tasks.start_soon(self.pulse.run, self.status.note_change)
             if self.broker is not None:
                 tasks.start_soon(self.broker.run)
 
 
-def make_app(parts: Parts) -> Starlette:
+def make_app(parts: Parts) -> ASGIApp:
     """Make the ASGI application."""
     queries = parts.queries
 
@@ -84,26 +85,40 @@ def make_app(parts: Parts) -> Starlette:
         return JSONResponse({"status": "alive"}, headers=NO_STORE)
 
     async def readyz(_: Request) -> Response:
+        if parts.drain.has_begun:
+            raise Leaving
         await queries.ready()
         return JSONResponse({"status": "ready"}, headers=NO_STORE)
 
-    def events(request: Request) -> ASGIApp:
-        check_parameters(request.query_params, ("last_event_id",))
+    async def events(request: Request) -> ASGIApp:
+        wanted, waiting_max = read_wanted(request.query_params)
         last = read_last_event_id(request.headers, request.query_params)
-        return EventStream(parts.feed, parts.status, parts.snapshots, parts.backlog, parts.view, last)
+        return parts.streams.open(wanted, last, waiting_max)
+
+    async def task_events(request: Request) -> ASGIApp:
+        task_id = request.path_params["task_id"]
+        wanted = read_wanted_of_task(task_id, request.query_params)
+        last = read_last_event_id(request.headers, request.query_params)
+        if last is not None and (end := await parts.task_beginnings.end_of(task_id)) is not None:
+            if await parts.task_beginnings.has_seen(last, end):
+                # An EventSource that comes back after the end stops at nothing else.
+                return Response(status_code=204, headers=NO_STORE)
+            last = None
+        return parts.streams.open(wanted, last)
 
     routes = [
         Route("/api/v1/queue/events", _Stream(events), methods=["GET"]),
         Route("/api/v1/queue/status", status),
         Route("/api/v1/queue/tasks", tasks),
         Route("/api/v1/queue/tasks/{task_id}", task),
+        Route("/api/v1/queue/tasks/{task_id}/events", _Stream(task_events), methods=["GET"]),
         Route("/api/v1/queue/pending", pending),
         Route("/api/v1/queue/history", history),
         Route("/api/v1/queue/workers", workers),
         Route("/livez", livez),
         Route("/readyz", readyz),
     ]
-    return Starlette(routes=routes, exception_handlers=HANDLERS)
+    return ServerSend(Starlette(routes=routes, exception_handlers=HANDLERS))
 
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -123,8 +138,9 @@ def _json(body: bytes) -> Response:
 class _Stream:
     """An endpoint that answers with an ASGI application of its own, chosen by the request."""
 
-    def __init__(self, choose: Callable[[Request], ASGIApp]) -> None:
+    def __init__(self, choose: Callable[[Request], Awaitable[ASGIApp]]) -> None:
         self._choose = choose
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._choose(Request(scope, receive))(scope, receive, send)
+        answer = await self._choose(Request(scope, receive))
+        await answer(scope, receive, send)

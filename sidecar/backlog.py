@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import anyio
 
-from celery_plugin.contract import Position
+from celery_plugin.contract import JSON, Position
 from sidecar.event_log import Frame, make_frame
 from sidecar.feed import Feed, Link
 from sidecar.state import Unreadable, read_event
@@ -60,7 +60,7 @@ class Backlog:
             if log.first - position.offset > REPLAY_MAX:
                 return
             entries = await self._store.entries_after(read, log.position.offset)
-            frames += [make_frame(read.epoch, entry, _type_of(entry.event)) for entry in entries]
+            frames += [make_frame(read.epoch, entry, _read(entry.event)) for entry in entries]
             read = Position(read.epoch, entries[-1].offset)
         if log.position.epoch == read.epoch:
             log.put_back([frame for frame in frames if frame.offset < log.first])
@@ -81,9 +81,8 @@ def obstacle(feed: Feed, position: Position) -> str | None:
     return None if feed.log.holds(position) else "behind"
 
 
-def _type_of(event: bytes) -> str | None:
+def _read(event: bytes) -> JSON | None:
     try:
-        kind: str = read_event(event)["type"]
+        return read_event(event)
     except Unreadable:
         return None
-    return kind

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
 from sse_starlette.event import ServerSentEvent
 
-from celery_plugin.contract import LogEntry, Position
+from celery_plugin.contract import JSON, LogEntry, Position, encode
+from sidecar.state import Unreadable, read_object
+from sidecar.subjects import Facts, subjects_of
 
 # About 6 MB; a viewer that falls further behind gets a snapshot, which is less to read than what it missed.
 LENGTH = 10_000
@@ -21,23 +24,67 @@ def sse(event: str, data: bytes | str, position: Position | None = None) -> byte
     return ServerSentEvent(text, event=event, id=str(position) if position else None, sep="\n").encode()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Frame:
     """One event of the log, ready to be sent."""
 
     offset: int
     lean: bytes
+    # Of an event that cannot be read the type is empty, and no subject is known.
+    event_type: str
+    subjects: tuple[Facts, ...]
+    extra: bytes = b"{}"
     # Made by this sidecar behind the event with that offset: it has no id, and is not replayed.
     view: bool = False
+    # The forms with some of the extra: few ask for them, so each is made when somebody does.
+    _fuller: dict[tuple[str, ...], bytes] | None = field(default=None, init=False, compare=False, repr=False)
+
+    @property
+    def task_id(self) -> str:
+        """The task that it is about; empty where it is about none."""
+        return self.subjects[0].task_id if self.subjects else ""
+
+    def form(self, include: tuple[str, ...]) -> bytes:
+        """The event with these fields of its extra; made once, like the lean form."""
+        if not include or self.extra == b"{}":
+            return self.lean
+        if self._fuller is None:
+            self._fuller = {}
+        form = self._fuller.get(include)
+        if form is None:
+            form = self._fuller[include] = with_extra(self.lean, self.extra, include)
+        return form
 
 
-def make_frame(epoch: str, entry: LogEntry, event_type: str | None) -> Frame:
-    """Encode an event of the log; of one without a type, which cannot be read, viewers get only the id."""
+def with_extra(event: bytes, extra: bytes, include: tuple[str, ...]) -> bytes:
+    """Put fields of the extra into an event, which ends with its JSON object and perhaps empty lines."""
+    try:
+        wanted = {name: value for name, value in read_object(extra).items() if name in include}
+    except Unreadable:
+        return event
+    body = event.rstrip()
+    if not wanted or not body.endswith(b"}"):
+        return event
+    return body[:-1] + b"," + encode(wanted)[1:].encode() + event[len(body) :]
+
+
+def make_frame(epoch: str, entry: LogEntry, event: JSON | None) -> Frame:
+    """Encode an event of the log; of one that cannot be read, None, viewers get only the id."""
     position = Position(epoch, entry.offset)
-    return Frame(entry.offset, sse(event_type, entry.event, position) if event_type else _bare_id(position))
+    if event is None:
+        return Frame(entry.offset, bare_id(position), "", ())
+    lean = sse(event["type"], entry.event, position)
+    return Frame(entry.offset, lean, event["type"], subjects_of(event), entry.extra)
 
 
-def _bare_id(position: Position) -> bytes:
+def view_frame(offset: int, event_type: str, event: bytes, extra: bytes) -> Frame:
+    """Encode what this sidecar has to say itself behind an offset."""
+    subjects = subjects_of(json.loads(event))
+    return Frame(offset, sse(event_type, event), event_type, subjects, extra, view=True)
+
+
+def bare_id(position: Position) -> bytes:
+    """Encode a place alone: a client remembers it, and dispatches nothing."""
     return f"id: {position}\n\n".encode()
 
 
@@ -64,16 +111,16 @@ class EventLog:
         """Go on under the first epoch: until then there was nothing to tell."""
         self.position = Position(epoch, self.position.offset)
 
-    def append(self, entry: LogEntry, event_type: str | None) -> None:
+    def append(self, entry: LogEntry, event: JSON | None) -> None:
         """Add the next event; its offset is one more than the last one's. None: it cannot be read."""
         if entry.offset != self.position.offset + 1:
             raise AssertionError(f"offset {entry.offset} does not follow {self.position.offset}")
         self.position = Position(self.position.epoch, entry.offset)
-        self._add(make_frame(self.position.epoch, entry, event_type))
+        self._add(make_frame(self.position.epoch, entry, event))
 
-    def append_view(self, event_type: str, event: bytes) -> None:
+    def append_view(self, event_type: str, event: bytes, extra: bytes = b"{}") -> None:
         """Add what this sidecar has to say itself at this offset."""
-        self._add(Frame(self.position.offset, sse(event_type, event), view=True))
+        self._add(view_frame(self.position.offset, event_type, event, extra))
 
     def _add(self, frame: Frame) -> None:
         self.end += 1
@@ -103,6 +150,15 @@ class EventLog:
         """The frames that came behind a place that the log holds."""
         # From the right, where the viewers are: a deque is slow in its middle.
         return reversed(list(islice(reversed(self._frames), self.end - place)))
+
+    def between(self, place: int, end: int) -> list[Frame]:
+        """The frames that came behind a place that the log holds, up to another one."""
+        return list(islice(self.since(place), end - place))
+
+    def place_after(self, offset: int) -> int:
+        """The place behind the event with an offset that the log holds, or held last."""
+        behind = takewhile(lambda frame: frame.offset > offset, reversed(self._frames))
+        return self.end - sum(1 for _ in behind)
 
     def after(self, offset: int) -> Iterator[Frame]:
         """The events behind an offset that the log holds, without the view."""

@@ -37,7 +37,6 @@ class Feed:
         self.since = time.time()
         self.reason = "Redis has not been read yet"
         self.unreadable = 0
-        self.closing = False
         self._moved = anyio.Event()
 
     @property
@@ -60,11 +59,11 @@ class Feed:
             self.log.append(entry, None)
             return
         self.state.apply(entry, event)
-        self.log.append(entry, event["type"])
+        self.log.append(entry, event)
 
-    def show(self, event_type: str, event: bytes) -> None:
+    def show(self, event_type: str, event: bytes, extra: bytes) -> None:
         """Tell those who watch what no event of the log says; whoever calls it wakes them."""
-        self.log.append_view(event_type, event)
+        self.log.append_view(event_type, event, extra)
 
     def pass_over(self, what: str, error: Exception) -> None:
         """Count what cannot be read; it is logged ever less often, as there may be a flood of it."""
@@ -77,11 +76,6 @@ class Feed:
         if link is self.link:
             return
         self.link, self.reason, self.since = link, reason, time.time()
-        self.wake()
-
-    def close(self) -> None:
-        """Let the streams end."""
-        self.closing = True
         self.wake()
 
     def wake(self) -> None:

@@ -1,7 +1,6 @@
 """Which tasks a question is about: by the parameters of a request, all of which a task must match.
 
-Within one parameter that is given several times any value will do. What a filter looks at is a `Subject`: a
-task in memory is one, and `subject_of` makes one of an event or a record.
+Within one parameter that is given several times any value will do.
 """
 
 from __future__ import annotations
@@ -9,11 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
 
 from celery_plugin.contract import JSON
 from sidecar.problems import BadParameter
 from sidecar.state import Unreadable, read_object
+from sidecar.subjects import Subject, subjects_of, text_of
 
 FILTERS = ("task_id", "task_name", "queue", "status", "worker")
 SEARCH = "q"
@@ -26,36 +25,6 @@ SEARCHED = ("task_name", "task_id", "args", "kwargs")
 _PLAIN = re.compile(r"[ !#-\[\]-~]+", re.ASCII)
 
 
-class Subject(Protocol):
-    """What a filter looks at; an empty text where it is not known."""
-
-    @property
-    def task_id(self) -> str: ...
-    @property
-    def task_name(self) -> str: ...
-    @property
-    def queue(self) -> str: ...
-    @property
-    def status(self) -> str: ...
-    @property
-    def worker(self) -> str: ...
-
-
-class Facts(NamedTuple):
-    """A subject made of an event."""
-
-    task_id: str
-    task_name: str
-    queue: str
-    status: str
-    worker: str
-
-
-def subject_of(event: JSON) -> Facts:
-    """What a filter looks at in an event or a record."""
-    return Facts(*(_text(event.get(name)) for name in Facts._fields))
-
-
 @dataclass(frozen=True)
 class Pattern:
     """A name in which each ``*`` stands for any characters, also for none.
@@ -63,7 +32,7 @@ class Pattern:
     No regular expression: ``*a*a*a*a`` would keep one busy for minutes.
     """
 
-    parts: Sequence[str]
+    parts: tuple[str, ...]
 
     def matches(self, text: str) -> bool:
         """Tell whether the whole text is like this."""
@@ -90,6 +59,16 @@ class TaskFilter:
     workers: frozenset[str] = frozenset()
     search: str = field(default="")
 
+    @property
+    def selects(self) -> bool:
+        """Whether there is a task that does not match, whatever is searched for."""
+        return bool(self.task_ids or self.names or self.queues or self.statuses or self.workers)
+
+    @property
+    def is_of_workers(self) -> bool:
+        """Whether tasks are chosen by nothing but their worker."""
+        return bool(self.workers) and not (self.task_ids or self.names or self.queues or self.statuses)
+
     def admits(self, subject: Subject) -> bool:
         """Tell whether a task matches, whatever is searched for."""
         return (
@@ -102,13 +81,7 @@ class TaskFilter:
 
     def admits_change(self, event: JSON) -> bool:
         """Tell whether an event is about a task that matches, or did before: it is then seen to leave."""
-        now = subject_of(event)
-        before = event.get("previous")
-        if self.admits(now) or not isinstance(before, dict):
-            return self.admits(now)
-        return self.admits(
-            now._replace(status=_text(before.get("status")), worker=_text(before.get("worker")))
-        )
+        return any(map(self.admits, subjects_of(event)))
 
     def finds(self, record: bytes) -> bool:
         """Tell whether what is searched for is in a record, in upper case or in lower."""
@@ -120,7 +93,10 @@ class TaskFilter:
             values = read_object(record)
         except Unreadable:
             return False
-        return any(self.search in _text(values.get(name)).lower() for name in SEARCHED)
+        return any(self.search in text_of(values.get(name)).lower() for name in SEARCHED)
+
+
+ANY_TASK = TaskFilter()
 
 
 def read_filter(parameters: Iterable[tuple[str, str]], statuses: Sequence[str]) -> TaskFilter:
@@ -134,7 +110,7 @@ def read_filter(parameters: Iterable[tuple[str, str]], statuses: Sequence[str]) 
     wanted = {name: frozenset(given.get(name, ())) for name in FILTERS}
     return TaskFilter(
         task_ids=wanted["task_id"],
-        names=tuple(Pattern(name.split("*")) for name in sorted(wanted["task_name"])),
+        names=tuple(Pattern(tuple(name.split("*"))) for name in sorted(wanted["task_name"])),
         queues=wanted["queue"],
         statuses=wanted["status"],
         workers=wanted["worker"],
@@ -149,7 +125,3 @@ def _check(name: str, values: Sequence[str], statuses: Sequence[str]) -> None:
         raise BadParameter(name, f"a text of 1 to {VALUE_MAX_CHARS} characters")
     if len(values) > (1 if name == SEARCH else VALUES_MAX):
         raise BadParameter(name, "given once" if name == SEARCH else f"given {VALUES_MAX} times at most")
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
-from sidecar.filters import TaskFilter, subject_of
+from sidecar.filters import TaskFilter
 from sidecar.pages import LOOKED_AT_MAX, bad_cursor, make_page, read_cursor, write_cursor
 from sidecar.state import Unreadable, read_event
 from sidecar.store import HistoryPlace, Store
+from sidecar.subjects import subject_of
 
 STATUSES = ("completed", "failed", "retrying", "revoked", "rejected", "lost")
 

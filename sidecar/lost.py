@@ -20,7 +20,7 @@ import anyio
 import anyio.lowlevel
 
 from celery_plugin.contract import JSON, EventType, Position, encode
-from sidecar.event_log import sse
+from sidecar.event_log import Frame, view_frame
 from sidecar.feed import Feed
 from sidecar.state import State, read_event
 from sidecar.store import Leases
@@ -47,6 +47,11 @@ class Change:
     event_type: str
     event: bytes
     subject: Task | JSON
+
+    @property
+    def extra(self) -> bytes:
+        """What is shown of it only where it is asked for."""
+        return self.subject.extra if isinstance(self.subject, Task) else b"{}"
 
 
 class _Moment:
@@ -78,12 +83,12 @@ class View:
             self._agree()
             await self._make(state, leases)
 
-    def since(self, position: Position) -> Iterator[bytes]:
+    def since(self, position: Position) -> Iterator[Frame]:
         """The frames of what a viewer may not have seen that was at this position last."""
         for change, moment in self._standing.values():
             told = moment.agreed_by is not None and moment.agreed_by < position.offset
             if not told and _stands(self._feed.state, change):
-                yield sse(change.event_type, change.event)
+                yield view_frame(position.offset, change.event_type, change.event, change.extra)
 
     async def _reaches(self, position: Position) -> bool:
         with anyio.move_on_after(PATIENCE_SECONDS):
@@ -98,7 +103,7 @@ class View:
         for number, change in enumerate(changes(state, leases), 1):
             self._standing[_key(change)] = (change, moment)
             if self._feed.state is state:
-                self._feed.show(change.event_type, change.event)
+                self._feed.show(change.event_type, change.event, change.extra)
             if not number % STEP_CHANGES:
                 self._feed.wake()
                 await anyio.lowlevel.checkpoint()

@@ -37,6 +37,14 @@ def read_message(message: bytes, capture: Capture) -> JSON:
         return {**dict.fromkeys(_SHOWN), "unreadable": str(error)}
 
 
+def read_id(message: bytes) -> str | None:
+    """The id of the task that a message is of; None where it is none that can be read."""
+    try:
+        return _text(_fields(_envelope(message)).get("id"))
+    except NotATask:
+        return None
+
+
 _SHOWN = ("task_id", "task_name", "priority", "attempt", "eta", "args", "kwargs")
 
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import anyio
 import anyio.lowlevel
 from redis.asyncio import Redis
 
 from celery_plugin.capture import Capture
-from celery_plugin.contract import JSON, encode
+from celery_plugin.contract import JSON, EventType, encode
 from sidecar.broker import BrokerWatcher
-from sidecar.messages import read_message
+from sidecar.messages import read_id, read_message
 from sidecar.pages import bad_cursor, read_cursor, write_cursor
 from sidecar.problems import Unavailable, UnknownQueue
+from sidecar.together import Together
 from sidecar.waiting_lists import Budget, ListReader, Place, Seen, WaitingList
 
 # A page ends where so much has been read; the rest is behind its cursor.
 PAGE_BYTES = 4 * 1024 * 1024
-# How far a task is looked for in each queue, and how long in all of them.
+# How far tasks are looked for in each queue, and how long in all of them.
 FIND_MESSAGES = 1000
 FIND_BYTES = 4 * 1024 * 1024
 FIND_SECONDS = 0.5
@@ -29,15 +29,8 @@ FIND_SECONDS = 0.5
 STEP_ENTRIES = 20
 # So many look at a time: each may hold its budget and one slice in memory.
 READERS = 2
-
-
-@dataclass(frozen=True)
-class Found:
-    """A task that waits in the broker; ``entry`` is what is shown of it."""
-
-    queue: str
-    position: int
-    entry: JSON
+# So many ids are looked for in a message before it is parsed.
+FEW_IDS = 8
 
 
 class Pending:
@@ -48,6 +41,7 @@ class Pending:
         self._broker = broker
         self._capture = capture
         self._readers = anyio.CapacityLimiter(READERS)
+        self._wanted = Together(self._find)
 
     async def page(self, queue: str, limit: int, cursor: str | None) -> bytes:
         """A page of what waits in a queue, as JSON; raises UnknownQueue and BadParameter."""
@@ -66,15 +60,20 @@ class Pending:
         following = write_place(seen[:limit][-1].place) if seen[limit:] or not ended else None
         return encode({"queue": queue, "tasks": entries, "next": following}).encode()
 
-    async def find(self, task_id: str) -> Found | None:
-        """Look for a task among the first messages of each queue; None where it is not among them."""
+    async def record(self, task_id: str) -> JSON | None:
+        """The record of a task that is among the first messages of a queue, where it is."""
+        return await self._wanted.find(task_id)
+
+    async def _find(self, task_ids: Sequence[str]) -> dict[str, JSON]:
+        looks_like = [text for task_id in task_ids for text in _mentions(task_id)]
+        search = _Search(set(task_ids), looks_like if len(task_ids) <= FEW_IDS else None)
         async with self._readers:
             until = time.monotonic() + FIND_SECONDS
             for queue in self._known():
-                found = await self._find_in(queue, task_id, until)
-                if found is not None or time.monotonic() > until:
-                    return found
-        return None
+                await self._find_in(queue, search, until)
+                if not search.task_ids or time.monotonic() > until:
+                    break
+        return search.found
 
     async def _first(
         self, lists: Iterable[WaitingList], place: Place | None, limit: int
@@ -86,17 +85,13 @@ class Pending:
             seen += messages
         return seen, budget.is_left
 
-    async def _find_in(self, queue: str, task_id: str, until: float) -> Found | None:
-        budget, looks_like = Budget(FIND_MESSAGES, FIND_BYTES), _mentions(task_id)
+    async def _find_in(self, queue: str, search: _Search, until: float) -> None:
+        budget = Budget(FIND_MESSAGES, FIND_BYTES)
         async for messages in self._lists.slices(await self._lists_of(queue), None, budget):
-            for seen in messages:
-                if any(text in seen.message for text in looks_like):
-                    entry = self._entry(seen)
-                    if entry["task_id"] == task_id:
-                        return Found(queue, seen.position, entry)
-            if time.monotonic() > until:
-                break
-        return None
+            for seen in filter(search.may_be, messages):
+                search.take(queue, self._entry(seen))
+            if not search.task_ids or time.monotonic() > until:
+                return
 
     def _entry(self, seen: Seen) -> JSON:
         entry = read_message(seen.message, self._capture)
@@ -131,6 +126,31 @@ class Pending:
                 lists.append(WaitingList(key, step, before, lengths[key]))
                 before += lengths[key]
         return lists
+
+
+class _Search:
+    """The ids that are still looked for, and the records of those that were found."""
+
+    def __init__(self, task_ids: set[str], looks_like: list[bytes] | None) -> None:
+        self.task_ids = task_ids
+        self.found: dict[str, JSON] = {}
+        # Where they are few no message is parsed that does not have one of them.
+        self._looks_like = looks_like
+
+    def may_be(self, seen: Seen) -> bool:
+        """Tell whether a message is worth a closer look."""
+        if self._looks_like is not None:
+            return any(text in seen.message for text in self._looks_like)
+        return read_id(seen.message) in self.task_ids
+
+    def take(self, queue: str, entry: JSON) -> None:
+        """Note a message of one of the tasks; the first one is taken first."""
+        task_id = entry["task_id"]
+        if task_id not in self.task_ids:
+            return
+        self.task_ids.discard(task_id)
+        facts = {"type": EventType.TASK_STATUS, "status": "pending", "message": "Waiting in the queue"}
+        self.found[task_id] = {**facts, "queue": queue, **entry}
 
 
 def _mentions(task_id: str) -> tuple[bytes, ...]:

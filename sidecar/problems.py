@@ -14,7 +14,7 @@ TITLES = {
     405: "Method not allowed",
     500: "Internal error",
     501: "Not possible with this broker",
-    503: "Redis cannot be read",
+    503: "Not available",
 }
 RETRY_AFTER_SECONDS = 2
 
@@ -30,6 +30,10 @@ class BadParameter(Exception):
 
 class Unavailable(Exception):
     """Raised when a question cannot be answered because Redis is away."""
+
+
+class Leaving(Exception):
+    """Raised when the sidecar is about to end, and nobody should be sent to it."""
 
 
 class UnknownTask(Exception):
@@ -66,6 +70,11 @@ async def on_unavailable(_: Request, error: Exception) -> JSONResponse:
     return problem(503, "Redis cannot be read at the moment", {"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
+async def on_leaving(_: Request, error: Exception) -> JSONResponse:
+    """Say that the sidecar goes away."""
+    return problem(503, "The sidecar is about to end")
+
+
 async def on_unknown_task(_: Request, error: Exception) -> JSONResponse:
     """Say that the task is not known."""
     return problem(404, str(error), parameter="task_id")
@@ -95,6 +104,7 @@ async def on_fault(_: Request, error: Exception) -> JSONResponse:
 HANDLERS = {
     BadParameter: on_bad_parameter,
     Unavailable: on_unavailable,
+    Leaving: on_leaving,
     UnknownTask: on_unknown_task,
     UnknownQueue: on_unknown_queue,
     OtherBroker: on_other_broker,

@@ -8,7 +8,7 @@ from typing import Any
 import anyio.lowlevel
 from starlette.datastructures import QueryParams
 
-from celery_plugin.contract import JSON, WAITING_STATUSES, EventType, encode
+from celery_plugin.contract import JSON, WAITING_STATUSES, encode
 from sidecar.feed import Feed, Link
 from sidecar.filters import VALUE_MAX_CHARS, TaskFilter
 from sidecar.history import History
@@ -89,13 +89,12 @@ class Queries:
         return record.rstrip()[:-1] + b',"timeline":' + _checked_timeline(timeline) + b"}"
 
     async def _waiting(self, task_id: str) -> bytes:
-        found = await self._pending.find(task_id) if self._pending is not None else None
-        if found is None:
+        record = await self._pending.record(task_id) if self._pending is not None else None
+        if record is None:
             raise UnknownTask(
                 f"no worker has, or lately had, the task {task_id[:100]}, nor was it seen waiting"
             )
-        facts = {"type": EventType.TASK_STATUS, "status": "pending", "message": "Waiting in the queue"}
-        return encode({**facts, "queue": found.queue, **found.entry}).encode()
+        return encode(record).encode()
 
     async def _task(self, task_id: str) -> tuple[bytes | None, bytes | None]:
         finished, timeline = await self._store.kept(task_id)

@@ -16,24 +16,37 @@ from redis.asyncio import Redis
 from celery_plugin.capture import Capture
 from celery_plugin.contract import Keys
 from sidecar.app import Parts, make_app
+from sidecar.audience import Audiences
 from sidecar.backlog import Backlog
+from sidecar.beginning import Beginnings
 from sidecar.broker import BrokerWatcher
+from sidecar.catching_up import CatchingUp
 from sidecar.connections import make_client
+from sidecar.drain import Drain
 from sidecar.feed import Feed
+from sidecar.front import Front
+from sidecar.http_protocol import HttpProtocol
+from sidecar.limits import Limits, allowed_by_system
 from sidecar.lost import View
 from sidecar.pending import Pending
 from sidecar.pulse import Measured, Pulse
+from sidecar.pump import Pump
 from sidecar.queries import Queries
 from sidecar.settings import Settings
 from sidecar.snapshot import Snapshots
 from sidecar.status import StatusBoard
 from sidecar.store import Store
+from sidecar.stream import Streams
 from sidecar.subscriber import Subscriber
+from sidecar.task_beginning import TaskBeginnings, find_nothing
 from sidecar.urls import masked_url
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+SEND_BUFFER_BYTES = 65_536
+# A peer that acknowledges nothing for so long has gone, without a word; TCP itself waits for 15 minutes.
+SILENT_PEER_MS = 20_000
 # Streams are told to end; this is for a viewer that does not take the end.
 GRACE_SECONDS = 5
 
@@ -56,6 +69,10 @@ def _listen(settings: Settings) -> socket.socket:
     # Each connection inherits it; asyncio leaves it out for sockets that it did not make itself, and then
     # the second of two small writes waits 40 ms for the viewer's delayed acknowledgement.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # What a viewer that has stopped reading holds in the kernel; it would grow to 4 MB.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_PEER_MS)
     return listener
 
 
@@ -64,17 +81,19 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         tasks.start_soon(parts.run)
         config = uvicorn.Config(
             make_app(parts),
-            http="httptools",
+            http=HttpProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            # It would believe whatever X-Forwarded-For a client on this machine sends.
+            proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         host, port = listener.getsockname()[:2]
         logger.info("listening on http://%s:%d, reading %s", host, port, masked_url(settings.redis_url))
-        await _Server(config, parts.feed).serve([listener])
+        await _Server(config, parts.drain).serve([listener])
         tasks.cancel_scope.cancel()
     logger.info("stopped")
 
@@ -104,12 +123,21 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
         status.reads(watcher)
         capture = Capture(settings.capture, settings.capture_max_chars, settings.redact)
         pending = Pending(broker, watcher, capture)
+    front, audiences = Front(), Audiences()
+    backlog = Backlog(store, feed)
+    find_pending = pending.record if pending is not None else find_nothing
+    task_beginnings = TaskBeginnings(feed, store, backlog, find_pending)
+    beginnings = Beginnings(Snapshots(feed, status), task_beginnings)
+    catching_up = CatchingUp(feed, front, status, beginnings, backlog, view)
+    pump = Pump(feed, front, status, audiences, catching_up)
+    drain = Drain(pump, settings.drain_seconds)
+    limits = Limits(allowed_by_system(settings.max_streams), settings.max_streams_per_address)
     return Parts(
-        feed=feed,
-        view=view,
         status=status,
-        snapshots=Snapshots(feed, status),
-        backlog=Backlog(store, feed),
+        task_beginnings=task_beginnings,
+        pump=pump,
+        drain=drain,
+        streams=Streams(pump, audiences, limits, drain, settings.trusted_proxies),
         queries=Queries(feed, status, store, pending),
         subscriber=Subscriber(subscriptions, keys, store, feed, view),
         pulse=Pulse(store, feed, view, measured, settings.queues),
@@ -130,9 +158,9 @@ class _Server(uvicorn.Server):
     Also, on purpose: the exit code is 0 after a signal, where uvicorn raises the signal once more.
     """
 
-    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
-        self._feed = feed
+        self._drain = drain
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -147,7 +175,15 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self.force_exit = self.should_exit
         self.should_exit = True
+        self._drain.begin()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._feed.close()
+        # Meanwhile it goes on listening, so that whoever asks /readyz is told not to send anybody here.
+        await self._drain.run(lambda: self.force_exit)
+        if self.force_exit:
+            self._abort_connections()
         await super().shutdown(sockets)
+
+    def _abort_connections(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

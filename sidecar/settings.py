@@ -32,6 +32,7 @@ LOG_FORMATS: Final = ("text", "json")
 _GIVEN_MAX_CHARS = 120
 
 T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def parse_host(text: str) -> str:
@@ -55,6 +56,30 @@ def parse_port(text: str) -> int:
             "use --port, or enableServiceLinks: false in the Pod"
         )
     raise ValueError(expected)
+
+
+def parse_count(text: str) -> int:
+    """Read how many of something there may be."""
+    if re.fullmatch(r"[0-9]{1,7}", text, re.ASCII) and int(text) > 0:
+        return int(text)
+    raise ValueError("a count is a whole number from 1 to 9999999")
+
+
+def parse_networks(text: str) -> tuple[Network, ...]:
+    """Read addresses and networks between commas."""
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(
+            "addresses are 10.0.0.7 or ::1, networks 10.0.0.0/8 or fd00::/8, with commas between"
+        ) from None
+
+
+def parse_seconds(text: str) -> float:
+    """Read a length of time, of an hour at most."""
+    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text, re.ASCII) and float(text) <= 3600:
+        return float(text)
+    raise ValueError("seconds are a number from 0 to 3600, e.g. 5 or 0.5")
 
 
 def parse_queues(text: str) -> tuple[str, ...]:
@@ -143,6 +168,26 @@ class Settings:
     capture: tuple[str, ...] = _plugin_setting("capture", "NAMES")
     capture_max_chars: int = _plugin_setting("capture_max_chars", "NUMBER")
     redact: tuple[str, ...] = _plugin_setting("redact", "NAMES")
+    max_streams: int = _setting(
+        10_000, parse_count, "COUNT", "streams at a time; fewer where fewer open files are allowed"
+    )
+    max_streams_per_address: int = _setting(
+        100, parse_count, "COUNT", "streams at a time of one client's address"
+    )
+    trusted_proxies: tuple[Network, ...] = _setting(
+        (),
+        parse_networks,
+        "ADDRESSES",
+        "proxies whose X-Forwarded-For names the client: addresses or networks, with commas between",
+        default_text="none",
+    )
+    drain_seconds: float = _setting(
+        5.0,
+        parse_seconds,
+        "SECONDS",
+        "over how many seconds the streams end after SIGTERM, 0 for at once",
+        default_text="5",
+    )
     log_level: str = _setting("info", one_of("a log level", LOG_LEVELS), "LEVEL", ", ".join(LOG_LEVELS))
     log_format: str = _setting("text", one_of("a log format", LOG_FORMATS), "FORMAT", ", ".join(LOG_FORMATS))
 

@@ -152,6 +152,12 @@ class Store:
             list(await self._ask(self._client.hmget(self._keys.finished_tasks, members))) if members else []
         )
 
+    async def ended(self, task_ids: Sequence[str]) -> dict[str, bytes]:
+        """The records of those of these tasks that have ended and are still kept."""
+        members = [task_id.encode("utf-8", "replace") for task_id in task_ids]
+        records = await self._ask(self._client.hmget(self._keys.finished_tasks, members))
+        return {task_id: record for task_id, record in zip(task_ids, records, strict=True) if record}
+
     async def entries_after(self, position: Position, until: int) -> list[LogEntry]:
         """From 1 to FILL_COUNT entries behind a position, without a hole; raises Trimmed.
 

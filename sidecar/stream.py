@@ -1,38 +1,35 @@
-"""One viewer's stream: a snapshot, then every later event exactly once.
+"""The answer that is a stream: it admits a viewer to the pump and waits until that has gone.
 
 Departures from sse-starlette's response, on purpose: it costs 5 tasks and 44 KiB a viewer and a queue each;
-here a viewer is a position in the shared log, and its task sends whatever has come in since.
+here a viewer is a position in the shared log. What the pump sends goes straight to the server's ``send``,
+past what Starlette wraps around it, which looks at the start of an answer alone and costs 2 µs a chunk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
-import anyio
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from celery_plugin.contract import EventType, Position, encode
-from sidecar.backlog import Backlog, rebased
-from sidecar.event_log import sse
-from sidecar.feed import Feed, Link
-from sidecar.lost import View
+from celery_plugin.contract import Position
+from sidecar.addresses import Network, client_address
+from sidecar.audience import Audiences
+from sidecar.drain import Drain, last_words
+from sidecar.limits import Limits, overloaded
 from sidecar.problems import BadParameter
-from sidecar.snapshot import Snapshots
-from sidecar.status import StatusBoard
-from sidecar.store import StoreUnavailable
-
-# Proxies cut a connection that is silent for 30 to 60 s.
-HEARTBEAT_SECONDS = 15.0
-HEARTBEAT = b": still here\n\n"
-AGAIN_SECONDS = 0.5
-# How long an EventSource waits before it comes back.
-RETRY = b"retry: 2000\n\n"
+from sidecar.pump import Pump
+from sidecar.snapshot import WAITING_MAX
+from sidecar.viewer import Sender, Viewer, body
+from sidecar.wanted import Wanted
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx holds a response back otherwise
 ]
+SERVER_SEND = "sidecar.send"
 
 
 def read_last_event_id(headers: Mapping[str, str], parameters: Mapping[str, str]) -> Position | None:
@@ -49,114 +46,87 @@ def read_last_event_id(headers: Mapping[str, str], parameters: Mapping[str, str]
     return None
 
 
-class EventStream:
-    """An ASGI response; ends when the viewer leaves or the sidecar closes."""
+class Streams:
+    """Opens streams."""
 
     def __init__(
-        self,
-        feed: Feed,
-        status: StatusBoard,
-        snapshots: Snapshots,
-        backlog: Backlog,
-        view: View,
-        came_with: Position | None,
+        self, pump: Pump, audiences: Audiences, limits: Limits, drain: Drain, trusted: Sequence[Network]
     ) -> None:
-        self._feed = feed
-        self._status = status
-        self._snapshots = snapshots
-        self._backlog = backlog
-        self._view = view
-        # The last id of the viewer, until it is known whether the log can be followed from there.
-        self._came_with = came_with
-        self._resumes_from: Position | None = None
-        # Where the viewer is in the log, and under which epoch; None before it has been sent anything.
-        self._place: int | None = None
-        self._epoch = ""
-        self._reset: str | None = None
-        self._told_status = 0
-        self._told_link = Link.LIVE
+        self._pump = pump
+        self._audiences = audiences
+        self._limits = limits
+        self._drain = drain
+        self._trusted = trusted
+
+    def open(
+        self, wanted: Wanted, came_with: Position | None = None, waiting_max: int | None = WAITING_MAX
+    ) -> EventStream:
+        """Make the answer to a request for a stream."""
+        return EventStream(self, self._audiences.shared(wanted), came_with, waiting_max)
+
+    def enter(self, address: str) -> bytes | None:
+        """Count one more stream; where there may be none, give all that it is answered."""
+        if self._drain.has_begun:
+            return last_words()
+        reason = self._limits.enter(address)
+        return None if reason is None else overloaded(reason)
+
+    def leave(self, address: str) -> None:
+        """A stream that was counted has ended."""
+        self._limits.leave(address)
+
+    def admit(self, stream: EventStream, send: Send) -> Viewer:
+        """Let the pump send a stream, until it is told that the viewer has gone."""
+        audience = self._audiences.enter(stream.wanted)
+        viewer = Viewer(cast(Sender, send), audience, stream.came_with, stream.waiting_max)
+        self._pump.admit(viewer)
+        return viewer
+
+    def dismiss(self, viewer: Viewer) -> None:
+        """The viewer has gone."""
+        self._pump.dismiss(viewer)
+
+    def address_of(self, scope: Scope) -> str:
+        """Whose stream it is."""
+        return client_address(scope, self._trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class EventStream:
+    """An ASGI response; ends when the viewer leaves or the stream does."""
+
+    streams: Streams
+    wanted: Wanted
+    came_with: Position | None
+    waiting_max: int | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until either side ends."""
+        """Answer until either side ends."""
         await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
         if scope["method"] == "HEAD":
-            await send({"type": "http.response.body", "body": b""})
+            await send(body(b"", last=True))
             return
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._send_all, send, tasks.cancel_scope)
+        address = self.streams.address_of(scope)
+        refusal = self.streams.enter(address)
+        if refusal is not None:
+            await send(body(refusal, last=True))
+            return
+        viewer = self.streams.admit(self, scope.get(SERVER_SEND, send))
+        try:
             while (await receive())["type"] != "http.disconnect":
                 pass
-            tasks.cancel_scope.cancel()
+        finally:
+            self.streams.dismiss(viewer)
+            self.streams.leave(address)
 
-    async def _send_all(self, send: Send, scope: anyio.CancelScope) -> None:
-        await send({"type": "http.response.body", "body": RETRY, "more_body": True})
-        while not self._feed.closing:
-            chunk = b"".join(self._new_frames())
-            if chunk:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            elif not await self._resumes():
-                await self._rest(send)
-        await send({"type": "http.response.body", "body": b""})
-        scope.cancel()
 
-    async def _resumes(self) -> bool:
-        """Go on from the id that the viewer came with; False where there is none, or it has to wait."""
-        if self._came_with is None or self._feed.link is Link.STARTING:
-            return False
-        try:
-            self._reset = await self._backlog.reach(self._came_with)
-        except StoreUnavailable:
-            if self._feed.link is not Link.LIVE:
-                return False
-            # The subscriber has not noticed yet.
-            await anyio.sleep(AGAIN_SECONDS)
-            return True
-        self._resumes_from, self._came_with = self._came_with, None
-        return True
+class ServerSend:
+    """The outermost part of the application: it keeps the server's own ``send`` for the streams."""
 
-    async def _rest(self, send: Send) -> None:
-        with anyio.move_on_after(HEARTBEAT_SECONDS) as quiet:
-            await self._feed.wait()
-        if quiet.cancelled_caught:
-            await send({"type": "http.response.body", "body": HEARTBEAT, "more_body": True})
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
-    def _new_frames(self) -> Iterator[bytes]:
-        yield from self._link_frames()
-        if self._feed.link is Link.STARTING or self._came_with is not None:
-            return
-        reset, self._reset = self._reset or self._obstacle(), None
-        if reset:
-            yield sse(EventType.RESET, encode({"type": EventType.RESET, "reason": reset}))
-        log = self._feed.log
-        if self._resumes_from is not None and not reset:
-            yield from self._missed(self._resumes_from)
-        elif self._place is None or reset:
-            snapshot = self._snapshots.latest()
-            yield from snapshot.frames
-            self._told_status = 0
-            yield from (frame.lean for frame in log.since(snapshot.place))
-        else:
-            yield from (frame.lean for frame in log.since(self._place))
-        self._place, self._epoch, self._resumes_from = log.end, log.position.epoch, None
-        if self._told_status != self._status.version:
-            self._told_status = self._status.version
-            yield self._status.frame
-
-    def _link_frames(self) -> Iterator[bytes]:
-        link = self._feed.link
-        if link is self._told_link:
-            return
-        self._told_link = link
-        kind = EventType.FRESH if link is Link.LIVE else EventType.STALE
-        yield sse(kind, encode({"type": kind, "since": round(self._feed.since, 6)}))
-
-    def _missed(self, position: Position) -> Iterator[bytes]:
-        offset = rebased(self._feed, position).offset
-        yield from (frame.lean for frame in self._feed.log.after(offset))
-        yield from self._view.since(position._replace(offset=offset))
-
-    def _obstacle(self) -> str | None:
-        """Why the log cannot be followed from the viewer's place; None where it can."""
-        if self._place is None or self._feed.log.holds_place(self._place):
-            return None
-        return "behind" if self._epoch == self._feed.position.epoch else "epoch"
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        scope[SERVER_SEND] = send
+        await self._app(scope, receive, send)

@@ -22,7 +22,7 @@ def entry(offset: int) -> LogEntry:
 
 def frame(offset: int) -> Frame:
     """The same, ready to be sent."""
-    return make_frame(EPOCH, entry(offset), "task_status")
+    return make_frame(EPOCH, entry(offset), {"type": "task_status"})
 
 
 def log_at(offset: int, appended: int = 0, length: int = 10) -> EventLog:
@@ -30,7 +30,7 @@ def log_at(offset: int, appended: int = 0, length: int = 10) -> EventLog:
     log = EventLog(length)
     log.restart(Position(EPOCH, offset))
     for number in range(offset + 1, offset + 1 + appended):
-        log.append(entry(number), "task_status")
+        log.append(entry(number), {"type": "task_status"})
     return log
 
 
@@ -76,7 +76,7 @@ def test_no_type_breaks_out(kind: str, data: bytes) -> None:
 def test_a_hole_is_a_fault(offset: int) -> None:
     """An event that does not follow the last one is never taken."""
     with pytest.raises(AssertionError, match="does not follow"):
-        log_at(6).append(entry(offset), "task_status")
+        log_at(6).append(entry(offset), {"type": "task_status"})
 
 
 def test_put_back() -> None:
@@ -106,7 +106,7 @@ def test_adopt() -> None:
     log = EventLog()
     log.restart(Position("0" * 16, 0))
     log.adopt(EPOCH)
-    log.append(entry(1), "task_status")
+    log.append(entry(1), {"type": "task_status"})
     assert [1] == offsets(log, 0)
 
 
@@ -115,7 +115,7 @@ def test_a_view() -> None:
     log = log_at(6, appended=1)
     place = log.end
     log.append_view("task_status", b'{"type":"task_status"}')
-    log.append(entry(8), "task_status")
+    log.append(entry(8), {"type": "task_status"})
     [view, event] = log.since(place)
     assert ((7, True), (8, False)) == ((view.offset, view.view), (event.offset, event.view))
     [seen] = Parser().feed(view.lean)
@@ -139,9 +139,9 @@ def test_places() -> None:
     log.append_view("task_status", b"{}")
     assert (True, True) == (log.holds_place(place), log.holds_place(log.end))
     for offset in range(4, 7):
-        log.append(entry(offset), "task_status")
+        log.append(entry(offset), {"type": "task_status"})
     assert (True, [3, 4, 5, 6]) == (log.holds_place(place), [each.offset for each in log.since(place)])
-    log.append(entry(7), "task_status")
+    log.append(entry(7), {"type": "task_status"})
     assert not log.holds_place(place)
     end = log.end
     log.restart(Position(EPOCH, 7))
@@ -162,7 +162,7 @@ def test_what_it_holds(began: int, appended: int, length: int, back: int, later:
     first = log.first
     log.put_back([frame(offset) for offset in range(max(1, first - back), first)])
     for offset in range(began + appended + 1, began + appended + later + 1):
-        log.append(entry(offset), "task_status")
+        log.append(entry(offset), {"type": "task_status"})
     last = began + appended + later
     whole = offsets(log, log.first - 1)
     assert list(range(log.first, last + 1)) == whole

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_plugin.contract import JSON, encode
-from sidecar.filters import Pattern, TaskFilter, read_filter, subject_of
+from sidecar.filters import Pattern, TaskFilter, read_filter
 from sidecar.problems import BadParameter
+from sidecar.subjects import subject_of
 
 STATUSES = ("active", "reserved")
 EVENT: JSON = {

@@ -31,7 +31,7 @@ from tests.support.sidecar_process import Sidecar
 from tests.support.sse import Event, EventStream
 from tests.support.starters import StartSidecar, StartWorker
 from tests.support.tasks_app import Gate
-from tests.support.viewing import EPOCH, Viewer, live_feed, viewing
+from tests.support.viewing import EPOCH, Viewer, live_feed, serving, viewing, watching
 from tests.support.writing import task, worker, writing
 
 QUEUE = "/api/v1/queue"
@@ -435,10 +435,10 @@ async def _watch(history: list[tuple[Any, ...]], length: int) -> None:
     feed = live_feed(length)
     view, snapshots = View(feed), Snapshots(feed, StatusBoard(feed, Measured(), ()))
     clients: list[Client] = []
-    async with AsyncExitStack() as stack:
+    async with serving(feed, view, snapshots) as service, AsyncExitStack() as stack:
 
         async def connect() -> None:
-            viewer = await stack.enter_async_context(viewing(feed, None, view, snapshots))
+            viewer = await stack.enter_async_context(watching(service))
             clients.append(Client(viewer))
 
         for operation, *arguments in history:
@@ -461,7 +461,7 @@ async def _watch(history: list[tuple[Any, ...]], length: int) -> None:
 
 async def _settle() -> None:
     """Let every viewer take what it can take now."""
-    for _ in range(20):
+    for _ in range(50):
         await anyio.lowlevel.checkpoint()
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import anyio
 import pytest
 from celery import Celery
 from kombu import Queue
@@ -367,11 +368,29 @@ async def test_how_far_a_task_is_looked_for(
     for queue in ("celery", "zoo"):
         redis_client.lpush(queue, *(message(f"{queue}{number}") for number in range(101)))
     async with looking(redis_server) as pending:
-        found = await pending.find("zoo99")
+        found = await pending.record("zoo99")
         assert found is not None
-        assert ("zoo", 99, "zoo99") == (found.queue, found.position, found.entry["task_id"])
+        assert ("zoo", 99, "zoo99") == (found["queue"], found["position"], found["task_id"])
         for unknown in ("zoo100", "celery100", "zoo", "nobody", ""):
-            assert await pending.find(unknown) is None
+            assert await pending.record(unknown) is None
+
+
+async def test_many_are_looked_for_together(redis_server: RedisServer, redis_client: Redis) -> None:
+    """Who watches one task each does not read the list once for each of them."""
+    redis_client.lpush("celery", *(message(f"t{number}") for number in range(500)))
+    found: dict[str, int | None] = {}
+
+    async def look(pending: Pending, number: int) -> None:
+        record = await pending.record(f"t{number}")
+        found[f"t{number}"] = None if record is None else record["position"]
+
+    async with looking(redis_server) as pending:
+        before = redis_client.info("commandstats")["cmdstat_lrange"]["calls"]
+        async with anyio.create_task_group() as tasks:
+            for number in range(600):
+                tasks.start_soon(look, pending, number)
+    assert {f"t{number}": number if number < 500 else None for number in range(600)} == found
+    assert redis_client.info("commandstats")["cmdstat_lrange"]["calls"] - before <= 100
 
 
 def test_facts_default_to_kombu() -> None:

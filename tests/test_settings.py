@@ -1,5 +1,7 @@
 """Settings: each declared once, read from flags and environment, all mistakes told together."""
 
+from ipaddress import ip_network
+
 import pytest
 
 from sidecar.settings import (
@@ -25,6 +27,10 @@ GOOD = {
     "capture": ("args, result", ("args", "result")),
     "capture_max_chars": ("50", 50),
     "redact": ("plate, my_*", ("plate", "my_*")),
+    "max_streams": ("7", 7),
+    "max_streams_per_address": ("3", 3),
+    "trusted_proxies": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
+    "drain_seconds": ("2.5", 2.5),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
 }

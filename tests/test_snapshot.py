@@ -13,6 +13,7 @@ from sidecar.snapshot import PART_TASKS, WAITING_MAX, Snapshot, Snapshots
 from sidecar.state import State
 from sidecar.status import StatusBoard
 from tests.support.sse import Event, Parser
+from tests.support.viewing import EVERYTHING
 
 EPOCH = "0123456789abcdef"
 
@@ -36,12 +37,12 @@ def append(feed: Feed, task_id: str, status: str) -> None:
 
 def events(snapshot: Snapshot) -> list[Event]:
     """What a viewer makes of it."""
-    return Parser().feed(b"".join(snapshot.frames))
+    return Parser().feed(b"".join(snapshot.part(number) for number in range(len(snapshot))))
 
 
 async def test_empty() -> None:
     """Without tasks it still has every member, and ends with live."""
-    snapshot = make()[1].latest()
+    snapshot = await make()[1].latest(EVERYTHING)
     part, live = events(snapshot)
     assert ([], [], False) == (part.data["tasks"], part.data["workers"], part.data["truncated"])
     assert 0 == part.data["queue_status"]["active_tasks"]
@@ -54,7 +55,7 @@ async def test_empty() -> None:
 
 async def test_only_live_has_an_id() -> None:
     """A viewer that is cut off in the middle starts over."""
-    parts = events(make(active=PART_TASKS * 2 + 1)[1].latest())
+    parts = events(await make(active=PART_TASKS * 2 + 1)[1].latest(EVERYTHING))
     assert ["snapshot"] * 3 + ["live"] == [part.event for part in parts]
     assert [False, False, False, True] == [part.own_id for part in parts]
     assert ["", "", "", f"{EPOCH}-{PART_TASKS * 2 + 1}"] == [part.id for part in parts]
@@ -62,7 +63,7 @@ async def test_only_live_has_an_id() -> None:
 
 async def test_parts_join_to_the_whole() -> None:
     """Each task is in one part, without its arguments."""
-    parts = events(make(active=PART_TASKS + 3, waiting=PART_TASKS)[1].latest())
+    parts = events(await make(active=PART_TASKS + 3, waiting=PART_TASKS)[1].latest(EVERYTHING))
     tasks = [task for part in parts[:-1] for task in part.data["tasks"]]
     assert {f"t{number}" for number in range(2 * PART_TASKS + 3)} == {task["task_id"] for task in tasks}
     assert 2 * PART_TASKS + 3 == len(tasks)
@@ -71,7 +72,7 @@ async def test_parts_join_to_the_whole() -> None:
 
 async def test_truncated() -> None:
     """Every active task is shown; of very many waiting ones some, with a mark and the totals."""
-    first, *_ = parts = events(make(active=3, waiting=WAITING_MAX + 1)[1].latest())
+    first, *_ = parts = events(await make(active=3, waiting=WAITING_MAX + 1)[1].latest(EVERYTHING))
     tasks = [task for part in parts[:-1] for task in part.data["tasks"]]
     assert 3 == sum(task["status"] == "active" for task in tasks)
     assert 3 + WAITING_MAX == len(tasks)
@@ -84,28 +85,28 @@ async def test_truncated() -> None:
 async def test_shared_and_followed() -> None:
     """For a moment all get the same bytes, and the log goes on from their position."""
     feed, snapshots = make(active=2)
-    snapshot = snapshots.latest()
+    snapshot = await snapshots.latest(EVERYTHING)
     append(feed, "later", "active")
-    assert snapshots.latest() is snapshot
+    assert (await snapshots.latest(EVERYTHING)) is snapshot
     assert [3] == [frame.offset for frame in feed.log.after(snapshot.position.offset)]
 
 
 async def test_old(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is too old is made anew."""
     feed, snapshots = make(active=2)
-    snapshot = snapshots.latest()
+    snapshot = await snapshots.latest(EVERYTHING)
     append(feed, "later", "active")
     monkeypatch.setattr(snapshot_module, "MAX_AGE_SECONDS", -1)
-    assert Position(EPOCH, 3) == snapshots.latest().position
+    assert Position(EPOCH, 3) == (await snapshots.latest(EVERYTHING)).position
     assert Position(EPOCH, 2) == snapshot.position
 
 
 async def test_never_behind_the_log() -> None:
     """One from which the log cannot be followed any more is made anew, however young."""
     feed, snapshots = make(length=5)
-    snapshots.latest()
+    await snapshots.latest(EVERYTHING)
     for number in range(6):
         append(feed, f"t{number}", "active")
-    assert Position(EPOCH, 6) == snapshots.latest().position
+    assert Position(EPOCH, 6) == (await snapshots.latest(EVERYTHING)).position
     feed.restart(Position("f" * 16, 6), State())
-    assert Position("f" * 16, 6) == snapshots.latest().position
+    assert Position("f" * 16, 6) == (await snapshots.latest(EVERYTHING)).position

@@ -13,8 +13,9 @@ from redis import Redis
 
 from celery_plugin.contract import Position
 from deploy.demo.redis_server import RedisServer
-from sidecar import stream as stream_module
-from sidecar.feed import Link
+from sidecar import catching_up as catching_up_module
+from sidecar import pump as pump_module
+from sidecar.feed import Feed, Link
 from tests.support.batches import Sender
 from tests.support.sidecar_process import Sidecar
 from tests.support.sse import Event, EventStream
@@ -265,10 +266,20 @@ def _lines(response: httpx.Response) -> Iterator[str]:
 
 async def test_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """A quiet stream says now and then that it is there, below the time after which proxies cut it."""
-    assert stream_module.HEARTBEAT_SECONDS <= 20
-    monkeypatch.setattr(stream_module, "HEARTBEAT_SECONDS", 0.01)
+    assert pump_module.BEAT_SECONDS + pump_module.SILENCE_SECONDS <= 20
+    monkeypatch.setattr(pump_module, "BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(pump_module, "SILENCE_SECONDS", 0)
     async with viewing(live_feed()) as viewer:
         await viewer.until(lambda: len(viewer.parser.comments) >= 3)
+
+
+async def test_heartbeat_of_one_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does one that has nothing to begin with, while Redis has never been read."""
+    assert catching_up_module.HEARTBEAT_SECONDS <= 20
+    monkeypatch.setattr(catching_up_module, "HEARTBEAT_SECONDS", 0.01)
+    async with viewing(Feed()) as viewer:
+        await viewer.until(lambda: len(viewer.parser.comments) >= 3)
+    assert ["stale"] == [event.event for event in viewer.events]
 
 
 async def test_a_viewer_that_falls_behind() -> None:
@@ -314,16 +325,6 @@ async def test_stale_and_fresh() -> None:
         feed.mark(Link.LIVE)
         await viewer.until(lambda: viewer.events[-1].event == "fresh")
     assert ["stale", "fresh"] == [event.event for event in viewer.events[-2:]]
-
-
-async def test_the_end() -> None:
-    """When the sidecar closes, the answer is ended as HTTP ends it."""
-    feed = live_feed()
-    async with viewing(feed) as viewer:
-        await viewer.until(lambda: viewer.events)
-        feed.close()
-        await viewer.until(lambda: not viewer.messages[-1].get("more_body"))
-    assert b"" == viewer.messages[-1]["body"]
 
 
 def test_many_viewers_see_the_same(sender: Sender, start_sidecar: StartSidecar) -> None:

@@ -7,20 +7,35 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 from starlette.types import Message
 
-from celery_plugin.contract import LogEntry, Position
+from celery_plugin.contract import Keys, LogEntry, Position
+from deploy.demo.ports import HOST
+from sidecar.audience import Audiences
 from sidecar.backlog import Backlog
+from sidecar.beginning import Beginnings
+from sidecar.catching_up import CatchingUp
+from sidecar.connections import make_client
+from sidecar.drain import Drain
 from sidecar.feed import Feed, Link
+from sidecar.front import Front
+from sidecar.limits import Limits
 from sidecar.lost import View
 from sidecar.pulse import Measured
+from sidecar.pump import Pump
 from sidecar.snapshot import Snapshots
 from sidecar.state import State
 from sidecar.status import StatusBoard
+from sidecar.store import Store
 from sidecar.stream import EventStream as Response
+from sidecar.stream import Streams
+from sidecar.task_beginning import TaskBeginnings
+from sidecar.wanted import Wanted
 from tests.support.sse import Event, Parser
 
 EPOCH = "0123456789abcdef"
+EVERYTHING = Wanted()
 
 
 class NoBacklog(Backlog):
@@ -34,16 +49,43 @@ class NoBacklog(Backlog):
         return None
 
 
+class Service:
+    """What streams viewers from a feed, without a server; run it beside them."""
+
+    def __init__(self, feed: Feed, view: View | None = None, snapshots: Snapshots | None = None) -> None:
+        board = StatusBoard(feed, Measured(), ())
+        front = Front()
+        backlog = NoBacklog(feed)
+        store = Store(make_client(f"redis://{HOST}:1"), Keys())  # no stream of one task asks it
+        beginnings = Beginnings(snapshots or Snapshots(feed, board), TaskBeginnings(feed, store, backlog))
+        catching_up = CatchingUp(feed, front, board, beginnings, backlog, view or View(feed))
+        self.audiences = Audiences()
+        self.pump = Pump(feed, front, board, self.audiences, catching_up, rest=0)
+        self.streams = Streams(self.pump, self.audiences, Limits(1000, 1000), Drain(self.pump, 0), ())
+
+    def open(self, wanted: Wanted = EVERYTHING, came_with: Position | None = None) -> Response:
+        """Make the answer to a request."""
+        return self.streams.open(wanted, came_with)
+
+
+@asynccontextmanager
+async def serving(
+    feed: Feed, view: View | None = None, snapshots: Snapshots | None = None
+) -> AsyncIterator[Service]:
+    """Run a service."""
+    service = Service(feed, view, snapshots)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.pump.run)
+        await anyio.lowlevel.checkpoint()
+        yield service
+        tasks.cancel_scope.cancel()
+
+
 class Viewer:
     """Receives what an `EventStream` sends."""
 
-    def __init__(
-        self, feed: Feed, came_with: Position | None, view: View | None, snapshots: Snapshots | None
-    ) -> None:
-        board = StatusBoard(feed, Measured(), ())
-        self.response = Response(
-            feed, board, snapshots or Snapshots(feed, board), NoBacklog(feed), view or View(feed), came_with
-        )
+    def __init__(self, response: Response) -> None:
+        self.response = response
         self.parser = Parser()
         self.events: list[Event] = []
         self.messages: list[Message] = []
@@ -54,7 +96,7 @@ class Viewer:
 
     async def run(self) -> None:
         """Be the server's side of the connection."""
-        await self.response({"type": "http", "method": "GET"}, self._receive, self._send)
+        await self.response({"type": "http", "method": "GET", "headers": []}, self._receive, self._send)
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Wait until it holds."""
@@ -72,26 +114,32 @@ class Viewer:
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        await self.may_send.wait()
+        # Like a server's, it waits only where it must.
+        if not self.may_send.is_set():
+            await self.may_send.wait()
         self.messages.append(message)
         self.events += self.parser.feed(message.get("body", b""))
+        if not message.get("more_body", True):
+            self._gone.set()
         self._sent.set()
 
 
 @asynccontextmanager
-async def viewing(
-    feed: Feed,
-    came_with: Position | None = None,
-    view: View | None = None,
-    snapshots: Snapshots | None = None,
-) -> AsyncIterator[Viewer]:
+async def watching(service: Service, wanted: Wanted = EVERYTHING) -> AsyncIterator[Viewer]:
     """Run a viewer; it has left at the end."""
-    viewer = Viewer(feed, came_with, view, snapshots)
+    viewer = Viewer(service.open(wanted))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.run)
         yield viewer
         viewer.may_send.set()
         viewer.leave()
+
+
+@asynccontextmanager
+async def viewing(feed: Feed, wanted: Wanted = EVERYTHING) -> AsyncIterator[Viewer]:
+    """Run a viewer of a feed that nobody else watches."""
+    async with serving(feed) as service, watching(service, wanted) as viewer:
+        yield viewer
 
 
 def live_feed(length: int = 100) -> Feed:

@@ -1,0 +1,36 @@
+"""What a stream says of itself: none of it stands in the log, and no filter keeps it back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from celery_plugin.contract import EventType, Position, encode
+from sidecar.event_log import sse
+from sidecar.feed import Feed, Link
+from sidecar.subjects import Facts
+
+# How long an EventSource waits before it comes back.
+RETRY: Final = b"retry: 2000\n\n"
+HEARTBEAT: Final = b": still here\n\n"
+
+
+def live(position: Position) -> bytes:
+    """The snapshot is complete; what is behind this position follows."""
+    return sse(EventType.LIVE, encode({"type": EventType.LIVE, "position": str(position)}), position)
+
+
+def reset(reason: str) -> bytes:
+    """The log cannot go on from where the client was."""
+    return sse(EventType.RESET, encode({"type": EventType.RESET, "reason": reason}))
+
+
+def link(feed: Feed) -> bytes:
+    """Redis cannot be read since then, or can be again."""
+    kind = EventType.FRESH if feed.link is Link.LIVE else EventType.STALE
+    return sse(kind, encode({"type": kind, "since": round(feed.since, 6)}))
+
+
+def end(task: Facts) -> bytes:
+    """The task has ended, and so does its stream."""
+    told = {"type": EventType.END, "task_id": task.task_id, "status": task.status}
+    return sse(EventType.END, encode(told))

@@ -1,0 +1,86 @@
+"""The server's side of a connection: uvicorn's, with a limit to the time and the size of a request's head.
+
+uvicorn waits for ever for the rest of a head, and takes one of any size. And where a client sends its next
+request before the answer to the last one has ended, which a stream's never does, it tells only the newest
+one that the client has gone: the stream's task would stay for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+HEAD_SECONDS = 15.0
+# Cookies and a token have room; a stream keeps its head as long as it is open.
+HEAD_MAX_BYTES = 32_768
+_END_OF_HEAD = b"\r\n\r\n"
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"content-type: text/plain; charset=utf-8\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """Cuts a connection that does not come to the end of a head."""
+
+    # With these in its dict as well, that would be one of its own for each connection, of 1 KB.
+    __slots__ = ("_cycles", "_head_bytes", "_head_timer")
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        # The requests whose answers have not ended.
+        self._cycles: list[RequestResponseCycle] = []
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's is
+        """Wait for a head."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more, and let all who answer know."""
+        self._stop_timer()
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+        self._cycles.clear()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece of a request."""
+        if self._head_timer is not None:
+            end = data.find(_END_OF_HEAD)
+            self._head_bytes += len(data) if end < 0 else end
+            if self._head_bytes > HEAD_MAX_BYTES:
+                self.transport.write(_TOO_LARGE)
+                self.transport.close()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """The first byte of a head has come."""
+        super().on_message_begin()
+        if self._head_timer is None:
+            self._expect_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._stop_timer()
+        super().on_headers_complete()
+        self._cycles = [cycle for cycle in (*self._cycles, self.cycle) if not cycle.response_complete]
+
+    def _expect_head(self) -> None:
+        self._head_bytes = 0
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_late)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _too_late(self) -> None:
+        self.transport.abort()
