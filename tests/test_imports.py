@@ -79,6 +79,7 @@ MODULES = {
         "held",
         "native",
         "outbox",
+        "pace",
         "plugin",
         "progress",
         "progress_meta",
