@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import fanout, ingest, latency, overhead, pending, queries, soak
+from bench import checker, fanout, ingest, latency, overhead, pending, queries, soak
 
 BENCHES = {
     "latency": latency,
@@ -14,6 +14,7 @@ BENCHES = {
     "queries": queries,
     "overhead": overhead,
     "soak": soak,
+    "checker": checker,
 }
 
 

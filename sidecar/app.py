@@ -99,11 +99,10 @@ def make_app(parts: Parts) -> ASGIApp:
         task_id = request.path_params["task_id"]
         wanted = read_wanted_of_task(task_id, request.query_params)
         last = read_last_event_id(request.headers, request.query_params)
-        if last is not None and (end := await parts.task_beginnings.end_of(task_id)) is not None:
-            if await parts.task_beginnings.has_seen(last, end):
-                # An EventSource that comes back after the end stops at nothing else.
-                return Response(status_code=204, headers=NO_STORE)
-            last = None
+        end = await parts.task_beginnings.end_of(task_id) if last is not None else None
+        if last is not None and end is not None and await parts.task_beginnings.has_seen(last, end):
+            # An EventSource that comes back after the end stops at nothing else.
+            return Response(status_code=204, headers=NO_STORE)
         return parts.streams.open(wanted, last)
 
     routes = [

@@ -178,13 +178,20 @@ def test_come_back_after_the_end(sidecar: Sidecar, sender: Sender) -> None:
 
 
 def test_come_back_before_the_end(sidecar: Sidecar, sender: Sender) -> None:
-    """Who has not seen it gets snapshot and end; and 204 when it comes with the id of that."""
+    """Who has not seen it gets what it missed, or is told that it cannot and gets snapshot and end; and 204
+    when it comes with the id of that."""
     first = sender.send(task("a", "reserved")).position
     sender.send(task("a", "active"), task("a", "completed"))
     for last in (str(first), f"{EPOCH}-5"):
         with sidecar.events(path_of("a"), last_event_id=last) as stream:
-            assert "completed" == begin(stream)["status"]
-            end_of(stream)
+            if last == str(first):
+                end_of(stream)
+                assert ["active", "completed"] == statuses(stream)
+                assert not [event for event in stream.seen if event.event in ("snapshot", "reset", "live")]
+            else:
+                assert "epoch" == stream.until_type("reset").data["reason"]
+                assert "completed" == begin(stream)["status"]
+                end_of(stream)
         assert 204 == sidecar.get(path_of("a"), headers={"Last-Event-ID": stream.last_event_id}).status_code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from types import TracebackType
 
@@ -20,6 +21,7 @@ class Proxy:
         self._answers_left: int | None = None  # Answers to let through before one is lost.
         self._open: list[socket.socket] = []
         self._vanished = False
+        self._bytes_per_second: float | None = None
         self._lost: set[socket.socket] = set()  # Those of the open ones that lead nowhere.
         self._changed = threading.Condition()  # Protects the four above.
         self._acceptor = threading.Thread(target=self._accept, name="proxy", daemon=True)
@@ -45,6 +47,10 @@ class Proxy:
         with self._changed:
             self._vanished = True
             self._lost |= set(self._open)
+
+    def slow_down(self, bytes_per_second: float | None) -> None:
+        """Let so much of the answers through on each connection; None for as fast as it goes."""
+        self._bytes_per_second = bytes_per_second
 
     def come_back(self) -> None:
         """Serve new connections; those from before stay lost."""
@@ -92,11 +98,17 @@ class Proxy:
 
     def _answer(self, server: socket.socket, client: socket.socket) -> None:
         with suppress(OSError):
-            while (data := server.recv(65536)) and not self._loses():
+            while (data := server.recv(self._at_once)) and not self._loses():
+                if self._bytes_per_second is not None:
+                    time.sleep(len(data) / self._bytes_per_second)
                 if not self._leads_nowhere(server):
                     client.sendall(data)
         _cut(client)
         _cut(server)
+
+    @property
+    def _at_once(self) -> int:
+        return 65536 if self._bytes_per_second is None else 4096
 
     def _leads_nowhere(self, connection: socket.socket) -> bool:
         with self._changed:
