@@ -24,7 +24,7 @@ from sidecar.pump import Pump
 from sidecar.queries import STATUSES as OPEN_STATUSES
 from sidecar.queries import Queries, read_queue
 from sidecar.status import StatusBoard
-from sidecar.stream import ServerSend, Streams, read_last_event_id
+from sidecar.stream import FOUND, EventStream, ServerSend, Streams, read_last_event_id
 from sidecar.subscriber import Subscriber
 from sidecar.task_beginning import TaskBeginnings
 
@@ -142,4 +142,7 @@ class _Stream:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._choose(Request(scope, receive))
-        await answer(scope, receive, send)
+        if isinstance(answer, EventStream):
+            scope[FOUND] = answer
+        else:
+            await answer(scope, receive, send)
