@@ -238,7 +238,7 @@ class Client:
                 return
             self.reader.opened()
             parser = Parser(last)
-            async for chunk in response.aiter_bytes(4096 if self.bytes_per_second else None):
+            async for chunk in response.aiter_bytes():
                 for event in parser.feed(chunk):
                     self.reader.take(event)
                     left = None if left is None else left - 1
