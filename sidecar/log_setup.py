@@ -40,7 +40,7 @@ class TextFormatter(logging.Formatter):
     """Formats a record as a line; the lines of a traceback are indented, so none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{_time(record)} {record.levelname} {record.name}: {escaped(record.getMessage())}"
+        head = f"{_time(record)} {record.levelname} {_source(record)}: {escaped(record.getMessage())}"
         trace = _traceback(self, record)
         return "\n".join([head, *("    " + escaped(line) for line in trace.split("\n") if trace)])
 
@@ -55,6 +55,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if process := _process(record):
+            fields["process"] = process
         trace = _traceback(self, record)
         if trace:
             fields["traceback"] = trace
@@ -65,6 +67,15 @@ class JsonFormatter(logging.Formatter):
 def _time(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _source(record: logging.LogRecord) -> str:
+    return " ".join(filter(None, (_process(record), record.name)))
+
+
+def _process(record: logging.LogRecord) -> str | None:
+    """Which one of several processes it is of."""
+    return record.processName if record.processName != "MainProcess" else None
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:

@@ -7,6 +7,8 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
 from types import FrameType
 
 import anyio
@@ -15,6 +17,7 @@ from redis.asyncio import Redis
 
 from celery_plugin.capture import Capture
 from celery_plugin.contract import Keys
+from sidecar import processes
 from sidecar.app import Parts, make_app
 from sidecar.audience import Audiences
 from sidecar.backlog import Backlog
@@ -27,6 +30,7 @@ from sidecar.feed import Feed
 from sidecar.front import Front
 from sidecar.http_protocol import HttpProtocol
 from sidecar.limits import Limits, allowed_by_system
+from sidecar.listening import listen, reserve
 from sidecar.lost import View
 from sidecar.pending import Pending
 from sidecar.pulse import Measured, Pulse
@@ -43,40 +47,43 @@ from sidecar.urls import masked_url
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
-SEND_BUFFER_BYTES = 65_536
-# A peer that acknowledges nothing for so long has gone, without a word; TCP itself waits for 15 minutes.
-SILENT_PEER_MS = 20_000
 # Streams are told to end; this is for a viewer that does not take the end.
 GRACE_SECONDS = 5
+# Several times what a process takes to end, besides the time for its streams.
+END_SECONDS = 20
 
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
+    if settings.workers == 1:
+        return _serve_here(settings)
     try:
-        listener = _listen(settings)
+        reserved = reserve(settings.host, settings.port)
     except OSError as error:
-        logger.error("cannot listen on %s port %d: %s", settings.host, settings.port, error.strerror)
-        return 1
+        return _cannot_listen(settings, error)
+    with reserved:
+        settings = replace(settings, port=reserved.getsockname()[1])
+        return processes.run(
+            settings.workers, partial(_serve_here, settings), settings.drain_seconds + END_SECONDS
+        )
+
+
+def _serve_here(settings: Settings, line: processes.Line | None = None) -> int:
+    try:
+        listener = listen(settings.host, settings.port, shares=line is not None)
+    except OSError as error:
+        return _cannot_listen(settings, error)
     with listener:
-        anyio.run(_serve, settings, listener)
+        anyio.run(_serve, settings, listener, line)
     return 0
 
 
-def _listen(settings: Settings) -> socket.socket:
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
-    # Each connection inherits it; asyncio leaves it out for sockets that it did not make itself, and then
-    # the second of two small writes waits 40 ms for the viewer's delayed acknowledgement.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # What a viewer that has stopped reading holds in the kernel; it would grow to 4 MB.
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT_PEER_MS)
-    return listener
+def _cannot_listen(settings: Settings, error: OSError) -> int:
+    logger.error("cannot listen on %s port %d: %s", settings.host, settings.port, error.strerror)
+    return 1
 
 
-async def _serve(settings: Settings, listener: socket.socket) -> None:
+async def _serve(settings: Settings, listener: socket.socket, line: processes.Line | None) -> None:
     async with _parts(settings) as parts, anyio.create_task_group() as tasks:
         tasks.start_soon(parts.run)
         config = uvicorn.Config(
@@ -93,7 +100,11 @@ async def _serve(settings: Settings, listener: socket.socket) -> None:
         )
         host, port = listener.getsockname()[:2]
         logger.info("listening on http://%s:%d, reading %s", host, port, masked_url(settings.redis_url))
-        await _Server(config, parts.drain).serve([listener])
+        server = _Server(config, parts.drain, is_child=line is not None)
+        if line is not None:
+            tasks.start_soon(line.obey, server.leave, server.hurry)
+            line.say_listening()
+        await server.serve([listener])
         tasks.cancel_scope.cancel()
     logger.info("stopped")
 
@@ -158,9 +169,10 @@ class _Server(uvicorn.Server):
     Also, on purpose: the exit code is 0 after a signal, where uvicorn raises the signal once more.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain, *, is_child: bool) -> None:
         super().__init__(config)
         self._drain = drain
+        self._is_child = is_child
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -173,9 +185,19 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.force_exit = self.should_exit
+        # A child's parent knows whether it is the second one: what is sent to all of them comes in twice.
+        if self.should_exit and not self._is_child:
+            self.hurry()
+        self.leave()
+
+    def leave(self) -> None:
+        """Begin to stop."""
         self.should_exit = True
         self._drain.begin()
+
+    def hurry(self) -> None:
+        """Wait for no stream any more."""
+        self.force_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # Meanwhile it goes on listening, so that whoever asks /readyz is told not to send anybody here.

@@ -28,6 +28,9 @@ PLUGIN_VARIABLES: Final = frozenset(
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS: Final = ("text", "json")
 
+# One for each core is what helps; more is a slip of the hand.
+WORKERS_MAX: Final = 256
+
 # Enough to recognise what was given, too little to flood the terminal.
 _GIVEN_MAX_CHARS = 120
 
@@ -63,6 +66,13 @@ def parse_count(text: str) -> int:
     if re.fullmatch(r"[0-9]{1,7}", text, re.ASCII) and int(text) > 0:
         return int(text)
     raise ValueError("a count is a whole number from 1 to 9999999")
+
+
+def parse_workers(text: str) -> int:
+    """Read how many processes serve."""
+    if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) and 1 <= int(text) <= WORKERS_MAX:
+        return int(text)
+    raise ValueError(f"processes are a whole number from 1 to {WORKERS_MAX}")
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
@@ -168,11 +178,15 @@ class Settings:
     capture: tuple[str, ...] = _plugin_setting("capture", "NAMES")
     capture_max_chars: int = _plugin_setting("capture_max_chars", "NUMBER")
     redact: tuple[str, ...] = _plugin_setting("redact", "NAMES")
+    workers: int = _setting(1, parse_workers, "COUNT", "processes that serve the port, best one a core")
     max_streams: int = _setting(
-        10_000, parse_count, "COUNT", "streams at a time; fewer where fewer open files are allowed"
+        10_000,
+        parse_count,
+        "COUNT",
+        "streams at a time of each process; fewer where fewer open files are allowed",
     )
     max_streams_per_address: int = _setting(
-        100, parse_count, "COUNT", "streams at a time of one client's address"
+        100, parse_count, "COUNT", "streams at a time of one client's address in each process"
     )
     trusted_proxies: tuple[Network, ...] = _setting(
         (),

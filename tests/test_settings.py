@@ -27,6 +27,7 @@ GOOD = {
     "capture": ("args, result", ("args", "result")),
     "capture_max_chars": ("50", 50),
     "redact": ("plate, my_*", ("plate", "my_*")),
+    "workers": ("4", 4),
     "max_streams": ("7", 7),
     "max_streams_per_address": ("3", 3),
     "trusted_proxies": ("10.0.0.0/8, ::1", (ip_network("10.0.0.0/8"), ip_network("::1"))),
