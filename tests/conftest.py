@@ -16,11 +16,13 @@ from deploy.demo.ports import share_ports
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl, celery_worker, sidecar_process, tasks_app
 from tests.support.batches import Sender, Stored
+from tests.support.browser import need
 from tests.support.celery_worker import Worker
 from tests.support.deadline import eventually
+from tests.support.nginx import Nginx, find_nginx
 from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar
-from tests.support.starters import StartProcess, StartRedis, StartSidecar, StartWorker
+from tests.support.starters import StartNginx, StartProcess, StartRedis, StartSidecar, StartWorker
 from tests.support.writing import worker, writing
 
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
@@ -137,6 +139,18 @@ def start_sidecar(request: pytest.FixtureRequest, processes: list[Process]) -> S
         if ready:
             sidecar_process.wait_until_alive(sidecar)
         return sidecar
+
+    return start
+
+
+@pytest.fixture
+def start_nginx(processes: list[Process], tmp_path: Path) -> StartNginx:
+    """Start an nginx in front of sidecars, with the configuration that is shipped."""
+
+    def start(*sidecars: Sidecar, more: str = "") -> Nginx:
+        nginx = Nginx(need(find_nginx(), "nginx"), tmp_path, [each.port for each in sidecars], more)
+        processes.append(nginx)
+        return nginx
 
     return start
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from deploy.demo.redis_server import RedisServer
 from tests.support.celery_worker import Worker
+from tests.support.nginx import Nginx
 from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar
 
@@ -35,3 +36,9 @@ class StartSidecar(Protocol):
     """Start a sidecar; the options are those of `launch_sidecar`."""
 
     def __call__(self, redis_url: str | None = None, *, ready: bool = True, **options: Any) -> Sidecar: ...
+
+
+class StartNginx(Protocol):
+    """Start nginx in front of sidecars; ``more`` stands at the beginning of its ``server``."""
+
+    def __call__(self, *sidecars: Sidecar, more: str = "") -> Nginx: ...

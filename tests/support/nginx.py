@@ -1,0 +1,89 @@
+"""A real nginx with the configuration that is shipped, on free ports; without it tests are skipped."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+from deploy.demo.child import CHECKOUT
+from deploy.demo.ports import HOST, free_port
+from tests.support.deadline import eventually
+from tests.support.processes import Process
+
+SHIPPED = CHECKOUT / "deploy" / "nginx.conf"
+# Debian has it where only root looks for programs.
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+# What stands around the shipped configuration, as in Debian's nginx.conf.
+_AROUND = """\
+daemon off;
+{user}
+worker_processes 2;
+pid nginx.pid;
+error_log {folder}/error.log info;
+events {{ worker_connections 1024; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    include {folder}/celery-sidecar.conf;
+}}
+"""
+
+
+def find_nginx() -> str | None:
+    """Find the program."""
+    return shutil.which("nginx", path=_PATH)
+
+
+class Nginx(Process):
+    """nginx in front of sidecars on these ports; ``more`` stands at the beginning of its ``server``."""
+
+    def __init__(self, program: str, folder: Path, sidecars: list[int], more: str = "") -> None:
+        self.port = free_port()
+        self.folder = folder / f"nginx-{self.port}"
+        self.folder.mkdir()
+        folder = self.folder
+        (folder / "celery-sidecar.conf").write_text(configuration(self.port, sidecars, more))
+        # Its workers are not to change to a user who cannot write into the folder.
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(_AROUND.format(user=user, folder=folder))
+        super().__init__([program, "-p", str(folder), "-c", str(folder / "nginx.conf")], name="nginx")
+        eventually(lambda: not self.running or _listens(self.port), what="nginx listens")
+        assert self.running, self.output
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def requests(self) -> list[str]:
+        """The lines of its access log: one for each request that has ended."""
+        return (self.folder / "access.log").read_text().splitlines()
+
+    @property
+    def complaints(self) -> list[str]:
+        """The lines of its error log that are no mere information."""
+        lines = (self.folder / "error.log").read_text().splitlines()
+        return [line for line in lines if "[info]" not in line and "[notice]" not in line]
+
+
+def configuration(port: int, sidecars: list[int], more: str = "") -> str:
+    """The shipped configuration with these ports."""
+    text = SHIPPED.read_text()
+    text, listens = re.subn(r"listen 8080;", f"listen {HOST}:{port};\n{more}", text)
+    servers = "\n".join(f"    server {HOST}:{sidecar} max_fails=0;" for sidecar in sidecars)
+    text, names = re.subn(r"(?:    server 127\.0\.0\.1:\d+ max_fails=0;\n)+", servers + "\n", text)
+    assert (listens, names) == (1, 1), "the shipped configuration has changed"
+    return text
+
+
+def _listens(port: int) -> bool:
+    try:
+        with socket.create_connection((HOST, port), timeout=0.25):
+            return True
+    except OSError:
+        return False
