@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from tests.support.processes import Process
 SHIPPED = CHECKOUT / "deploy" / "nginx.conf"
 # Debian has it where only root looks for programs.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+WORKERS = 2
+# What each worker says to which another configuration does not apply any more.
+_STEPS_DOWN = "gracefully shutting down"
 # What stands around the shipped configuration, as in Debian's nginx.conf.
 _AROUND = """\
 daemon off;
 {user}
-worker_processes 2;
+worker_processes {workers};
 pid nginx.pid;
 error_log {folder}/error.log info;
 events {{ worker_connections 1024; }}
@@ -43,13 +47,13 @@ class Nginx(Process):
 
     def __init__(self, program: str, folder: Path, sidecars: list[int], more: str = "") -> None:
         self.port = free_port()
-        self.folder = folder / f"nginx-{self.port}"
-        self.folder.mkdir()
-        folder = self.folder
-        (folder / "celery-sidecar.conf").write_text(configuration(self.port, sidecars, more))
+        self._sidecars, self._more = sidecars, more
+        self.folder = folder = folder / f"nginx-{self.port}"
+        folder.mkdir()
+        self._configure()
         # Its workers are not to change to a user who cannot write into the folder.
         user = "user root;" if os.geteuid() == 0 else ""
-        (folder / "nginx.conf").write_text(_AROUND.format(user=user, folder=folder))
+        (folder / "nginx.conf").write_text(_AROUND.format(user=user, folder=folder, workers=WORKERS))
         super().__init__([program, "-p", str(folder), "-c", str(folder / "nginx.conf")], name="nginx")
         eventually(lambda: not self.running or _listens(self.port), what="nginx listens")
         assert self.running, self.output
@@ -59,6 +63,23 @@ class Nginx(Process):
         """Where it listens."""
         return f"http://{HOST}:{self.port}"
 
+    def take_out(self, *sidecars: int) -> None:
+        """Send nobody to the sidecars on these ports any more, and only to these not; streams go on."""
+        told = self._log.count(_STEPS_DOWN)
+        self._configure(*sidecars)
+        self.send_signal(signal.SIGHUP)
+        eventually(lambda: self._log.count(_STEPS_DOWN) == told + WORKERS, what="nginx has loaded it")
+
+    def _configure(self, *without: int) -> None:
+        text = configuration(self.port, self._sidecars, self._more)
+        for port in without:
+            text = text.replace(f":{port} max_fails=0;", f":{port} max_fails=0 down;")
+        (self.folder / "celery-sidecar.conf").write_text(text)
+
+    @property
+    def _log(self) -> str:
+        return (self.folder / "error.log").read_text()
+
     @property
     def requests(self) -> list[str]:
         """The lines of its access log: one for each request that has ended."""
@@ -67,8 +88,7 @@ class Nginx(Process):
     @property
     def complaints(self) -> list[str]:
         """The lines of its error log that are no mere information."""
-        lines = (self.folder / "error.log").read_text().splitlines()
-        return [line for line in lines if "[info]" not in line and "[notice]" not in line]
+        return [line for line in self._log.splitlines() if "[info]" not in line and "[notice]" not in line]
 
 
 def configuration(port: int, sidecars: list[int], more: str = "") -> str:
