@@ -158,7 +158,7 @@ class Viewers:
         parts = urlsplit(self.url)
         for _ in range(self.number):
             viewer = _Viewer(socket.create_connection((parts.hostname, parts.port)))
-            viewer.socket.sendall(b"GET /api/v1/queue/events HTTP/1.1\r\nHost: bench\r\n\r\n")
+            viewer.socket.sendall(b"GET /api/v1/queue/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
             self._selector.register(viewer.socket, selectors.EVENT_READ, viewer)
             self._viewers.append(viewer)
         eventually(lambda: self.read(0.1) or all(viewer.live for viewer in self._viewers))

@@ -176,7 +176,7 @@ def _streams(sidecar: Sidecar, number: int) -> None:
 
 def _stream(port: int) -> socket.socket:
     connection = socket.create_connection((HOST, port))
-    connection.sendall(f"GET {QUEUE}/events HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+    connection.sendall(f"GET {QUEUE}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     text = b""
     while b"event: queue_status" not in text:
         text += connection.recv(1 << 16)

@@ -52,6 +52,7 @@ class EventType:
     END: Final = "end"
     OVERLOADED: Final = "overloaded"
     DRAIN: Final = "drain"
+    UNAUTHORIZED: Final = "unauthorized"
 
 
 # A run only moves forward in rank. `pending` ends a run that went back to the broker; the task

@@ -11,12 +11,14 @@ from starlette.types import Scope
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+# A host with IPv6 has so large a network, and may take another address of it for each request.
+V6_PREFIX_BITS = 64
 # As proxies write it, some with a port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80
 _WITH_PORT = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
 
 def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
-    """The address that a request is counted under; empty for a peer that has none.
+    """The address, or the network of one, that a request is counted under; empty for a peer that has none.
 
     Of ``X-Forwarded-For`` the right-most address counts that no trusted proxy has: what is left of it the
     client itself may have written.
@@ -31,7 +33,13 @@ def client_address(scope: Scope, trusted: Sequence[Network]) -> str:
         if named is None:
             break
         peer = named
-    return str(peer)
+    return _counted(peer)
+
+
+def _counted(address: Address) -> str:
+    if address.version == 4:
+        return str(address)
+    return str(ipaddress.ip_network((int(address), V6_PREFIX_BITS), strict=False))
 
 
 def _forwarded_for(headers: Iterable[tuple[bytes, bytes]]) -> list[str]:

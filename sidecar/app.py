@@ -12,19 +12,27 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sidecar.access import Access, principal_of
 from sidecar.broker import BrokerWatcher
+from sidecar.denials import Denied, on_denied
 from sidecar.drain import Drain
 from sidecar.filters import FILTERS, SEARCH, TaskFilter, read_filter
+from sidecar.guard import guard
+from sidecar.headers import answer_behind
 from sidecar.history import STATUSES as ENDED_STATUSES
 from sidecar.pages import check_parameters, read_limit
 from sidecar.parameters import read_wanted, read_wanted_of_task
+from sidecar.principal import Principal
 from sidecar.problems import HANDLERS, Leaving
 from sidecar.pulse import Pulse
 from sidecar.pump import Pump
 from sidecar.queries import STATUSES as OPEN_STATUSES
 from sidecar.queries import Queries, read_queue
+from sidecar.scoped import within
+from sidecar.sessions import session_routes
+from sidecar.settings import Settings
 from sidecar.status import StatusBoard
-from sidecar.stream import FOUND, EventStream, ServerSend, Streams, read_last_event_id
+from sidecar.stream import EventStream, Streams, read_last_event_id
 from sidecar.subscriber import Subscriber
 from sidecar.task_beginning import TaskBeginnings
 
@@ -54,13 +62,13 @@ class Parts:
                 tasks.start_soon(self.broker.run)
 
 
-def make_app(parts: Parts) -> ASGIApp:
+def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
     """Make the ASGI application."""
     queries = parts.queries
 
     async def status(request: Request) -> Response:
         check_parameters(request.query_params, ())
-        return JSONResponse(await queries.status(), headers=NO_STORE)
+        return JSONResponse(await queries.status(principal_of(request).scope), headers=NO_STORE)
 
     async def tasks(request: Request) -> Response:
         return _json(await queries.tasks(*_list_parameters(request, OPEN_STATUSES)))
@@ -68,16 +76,20 @@ def make_app(parts: Parts) -> ASGIApp:
     async def pending(request: Request) -> Response:
         given = request.query_params
         check_parameters(given, ("queue", "limit", "cursor"))
-        return _json(await queries.pending(read_queue(given), read_limit(given), given.get("cursor")))
+        page = queries.pending(
+            principal_of(request), read_queue(given), read_limit(given), given.get("cursor")
+        )
+        return _json(await page)
 
     async def history(request: Request) -> Response:
         return _json(await queries.history(*_list_parameters(request, ENDED_STATUSES)))
 
     async def task(request: Request) -> Response:
         check_parameters(request.query_params, ())
-        return _json(await queries.task(request.path_params["task_id"]))
+        return _json(await queries.task(principal_of(request), request.path_params["task_id"]))
 
     async def workers(request: Request) -> Response:
+        principal_of(request).require_everything()
         check_parameters(request.query_params, ())
         return JSONResponse(queries.workers(), headers=NO_STORE)
 
@@ -91,19 +103,20 @@ def make_app(parts: Parts) -> ASGIApp:
         return JSONResponse({"status": "ready"}, headers=NO_STORE)
 
     async def events(request: Request) -> ASGIApp:
+        principal = principal_of(request)
         wanted, waiting_max = read_wanted(request.query_params)
         last = read_last_event_id(request.headers, request.query_params)
-        return parts.streams.open(wanted, last, waiting_max)
+        return parts.streams.open(wanted.within(principal), last, waiting_max, principal.expires_at)
 
     async def task_events(request: Request) -> ASGIApp:
-        task_id = request.path_params["task_id"]
-        wanted = read_wanted_of_task(task_id, request.query_params)
+        principal = principal_of(request)
+        wanted = read_wanted_of_task(request.path_params["task_id"], request.query_params).within(principal)
         last = read_last_event_id(request.headers, request.query_params)
-        end = await parts.task_beginnings.end_of(task_id) if last is not None else None
+        end = await parts.task_beginnings.end_of(wanted) if last is not None else None
         if last is not None and end is not None and await parts.task_beginnings.has_seen(last, end):
             # An EventSource that comes back after the end stops at nothing else.
             return Response(status_code=204, headers=NO_STORE)
-        return parts.streams.open(wanted, last)
+        return parts.streams.open(wanted, last, expires_at=principal.expires_at)
 
     routes = [
         Route("/api/v1/queue/events", _Stream(events), methods=["GET"]),
@@ -114,20 +127,25 @@ def make_app(parts: Parts) -> ASGIApp:
         Route("/api/v1/queue/pending", pending),
         Route("/api/v1/queue/history", history),
         Route("/api/v1/queue/workers", workers),
+        *session_routes(access),
         Route("/livez", livez),
         Route("/readyz", readyz),
     ]
-    return ServerSend(Starlette(routes=routes, exception_handlers=HANDLERS))
+    app = Starlette(routes=routes, exception_handlers={**HANDLERS, Denied: on_denied})
+    return guard(app, settings, access)
 
 
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def _list_parameters(request: Request, statuses: tuple[str, ...]) -> tuple[TaskFilter, int, str | None]:
-    """What every list takes: the filters, the limit and the cursor; raises BadParameter."""
-    given = request.query_params
+def _list_parameters(
+    request: Request, statuses: tuple[str, ...]
+) -> tuple[Principal, TaskFilter, int, str | None]:
+    """What every list takes: who asks, the filters, the limit and the cursor; raises BadParameter."""
+    given, principal = request.query_params, principal_of(request)
     check_parameters(given, (*FILTERS, SEARCH, "limit", "cursor"))
-    return read_filter(given.multi_items(), statuses), read_limit(given), given.get("cursor")
+    wanted = within(principal, read_filter(given.multi_items(), statuses))
+    return principal, wanted, read_limit(given), given.get("cursor")
 
 
 def _json(body: bytes) -> Response:
@@ -143,6 +161,6 @@ class _Stream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await self._choose(Request(scope, receive))
         if isinstance(answer, EventStream):
-            scope[FOUND] = answer
+            answer_behind(scope, answer)
         else:
             await answer(scope, receive, send)

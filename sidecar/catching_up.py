@@ -13,7 +13,6 @@ from sidecar.beginning import Beginning, Beginnings
 from sidecar.feed import Feed, Link
 from sidecar.front import Front
 from sidecar.lost import View
-from sidecar.status import StatusBoard
 from sidecar.store import StoreUnavailable
 from sidecar.viewer import Unfinished, Viewer, body, start
 from sidecar.wanted import Piece
@@ -34,14 +33,12 @@ class CatchingUp:
         self,
         feed: Feed,
         front: Front,
-        status: StatusBoard,
         beginnings: Beginnings,
         backlog: Backlog,
         view: View,
     ) -> None:
         self._feed = feed
         self._front = front
-        self._status = status
         self._beginnings = beginnings
         self._backlog = backlog
         self._view = view
@@ -73,7 +70,7 @@ class CatchingUp:
             await front.wait()
         elif viewer.link is not self._feed.link:
             await self._tell_link(viewer)
-        elif viewer.figures < front.figures and viewer.audience.wanted.has_figures:
+        elif viewer.audience.wanted.has_figures and viewer.figures < viewer.audience.figures.told:
             await self._send(viewer, self._figures(viewer))
         else:
             return True
@@ -176,8 +173,9 @@ class CatchingUp:
         return piece
 
     def _figures(self, viewer: Viewer) -> bytes:
-        viewer.figures = self._status.version
-        return self._status.frame
+        figures = viewer.audience.figures
+        viewer.figures = figures.version
+        return figures.frame
 
     async def _tell_link(self, viewer: Viewer) -> None:
         viewer.link = self._feed.link

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from sidecar import log_setup
+from sidecar.mint import add_token_command, mint
 from sidecar.settings import SETTINGS, BadSettings, Settings, load, nearest_flag, settings_help, shown, typos
 from sidecar.urls import masked_text
 
@@ -28,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command is None:
         parser.print_help(sys.stderr)
         return EXIT_MISTAKE
+    if arguments.command == "token":
+        return _token(arguments, unknown, os.environ)
     flags = {
         setting.name: getattr(arguments, setting.name) for setting in SETTINGS if setting.name in arguments
     }
@@ -55,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         serve.add_argument(
             setting.flag, nargs="?", const="", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
+    add_token_command(commands)
     return parser
 
 
@@ -76,6 +80,16 @@ def _serve(flags: Mapping[str, str], unknown: Sequence[str], environ: Mapping[st
     except ModuleNotFoundError as error:
         return _report_missing(error)
     return serve(settings)
+
+
+def _token(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        print(mint(arguments, unknown, environ))
+    except BadSettings as error:
+        return _report(error.mistakes, typos(environ))
+    except ModuleNotFoundError as error:
+        return _report_missing(error)
+    return 0
 
 
 def _settings(flags: Mapping[str, str], unknown: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -114,7 +128,7 @@ def _report_missing(error: ModuleNotFoundError) -> int:
     if error.name is None or error.name.partition(".")[0] in ("sidecar", "celery_plugin"):
         raise error
     needed = f"pip install '{DISTRIBUTION}[server]'"
-    print(f"{DISTRIBUTION}: {error.name} is not installed; serve needs: {needed}", file=sys.stderr)
+    print(f"{DISTRIBUTION}: {error.name} is not installed; this needs: {needed}", file=sys.stderr)
     return EXIT_NOT_INSTALLED
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from celery_plugin.contract import EventType, Position, encode
+from sidecar.denials import TokenExpired
 from sidecar.event_log import sse
 from sidecar.feed import Feed, Link
 from sidecar.subjects import Facts
@@ -28,6 +29,12 @@ def link(feed: Feed) -> bytes:
     """Redis cannot be read since then, or can be again."""
     kind = EventType.FRESH if feed.link is Link.LIVE else EventType.STALE
     return sse(kind, encode({"type": kind, "since": round(feed.since, 6)}))
+
+
+def unauthorized() -> bytes:
+    """The token of this stream has expired, and so the stream ends."""
+    told = {"type": EventType.UNAUTHORIZED, "code": TokenExpired.code}
+    return sse(EventType.UNAUTHORIZED, encode(told))
 
 
 def end(task: Facts) -> bytes:

@@ -10,8 +10,8 @@ from itertools import islice, takewhile
 
 from sse_starlette.event import ServerSentEvent
 
-from celery_plugin.contract import JSON, LogEntry, Position, encode
-from sidecar.state import Unreadable, read_object
+from celery_plugin.contract import JSON, LogEntry, Position
+from sidecar.forms import LEAN, Form
 from sidecar.subjects import Facts, subjects_of
 
 # About 6 MB; a viewer that falls further behind gets a snapshot, which is less to read than what it missed.
@@ -36,36 +36,34 @@ class Frame:
     extra: bytes = b"{}"
     # Made by this sidecar behind the event with that offset: it has no id, and is not replayed.
     view: bool = False
-    # The forms with some of the extra: few ask for them, so each is made when somebody does.
-    _fuller: dict[tuple[str, ...], bytes] | None = field(default=None, init=False, compare=False, repr=False)
+    # The other forms: few ask for them, so each is made when somebody does.
+    _others: dict[Form, bytes] | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def task_id(self) -> str:
         """The task that it is about; empty where it is about none."""
         return self.subjects[0].task_id if self.subjects else ""
 
-    def form(self, include: tuple[str, ...]) -> bytes:
-        """The event with these fields of its extra; made once, like the lean form."""
-        if not include or self.extra == b"{}":
+    @property
+    def queue(self) -> str:
+        """The queue of that task; empty where it is not known."""
+        return self.subjects[0].queue if self.subjects else ""
+
+    def shown(self, form: Form) -> bytes:
+        """The event in a form; made once, like the lean one."""
+        if form == LEAN or not self.subjects:
             return self.lean
-        if self._fuller is None:
-            self._fuller = {}
-        form = self._fuller.get(include)
-        if form is None:
-            form = self._fuller[include] = with_extra(self.lean, self.extra, include)
-        return form
+        if self._others is None:
+            self._others = {}
+        shown = self._others.get(form)
+        if shown is None:
+            shown = self._others[form] = self._make(form)
+        return shown
 
-
-def with_extra(event: bytes, extra: bytes, include: tuple[str, ...]) -> bytes:
-    """Put fields of the extra into an event, which ends with its JSON object and perhaps empty lines."""
-    try:
-        wanted = {name: value for name, value in read_object(extra).items() if name in include}
-    except Unreadable:
-        return event
-    body = event.rstrip()
-    if not wanted or not body.endswith(b"}"):
-        return event
-    return body[:-1] + b"," + encode(wanted)[1:].encode() + event[len(body) :]
+    def _make(self, form: Form) -> bytes:
+        head, data, rest = self.lean.partition(b"data: ")
+        event = rest.rstrip()
+        return head + data + form.of(event, self.extra) + rest[len(event) :]
 
 
 def make_frame(epoch: str, entry: LogEntry, event: JSON | None) -> Frame:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from celery_plugin.contract import JSON
 from sidecar.problems import BadParameter
@@ -48,6 +49,18 @@ class Pattern:
         return text.startswith(first) and text.endswith(last) and at + len(last) <= len(text)
 
 
+class Candidates(NamedTuple):
+    """The tasks with one of these ids or in one of these queues; any task where both are empty."""
+
+    task_ids: frozenset[str] = frozenset()
+    queues: frozenset[str] = frozenset()
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The ids, where there are no others."""
+        return frozenset() if self.queues else self.task_ids
+
+
 @dataclass(frozen=True)
 class TaskFilter:
     """Admits every task until it is told otherwise."""
@@ -60,9 +73,19 @@ class TaskFilter:
     search: str = field(default="")
 
     @property
+    def is_given(self) -> bool:
+        """Whether certain tasks were asked for, whatever is searched for."""
+        return bool(self.task_ids or self.names or self.queues or self.statuses or self.workers)
+
+    @property
     def selects(self) -> bool:
         """Whether there is a task that does not match, whatever is searched for."""
-        return bool(self.task_ids or self.names or self.queues or self.statuses or self.workers)
+        return self.is_given
+
+    @property
+    def candidates(self) -> Candidates:
+        """The only tasks that can match: what can be looked up need not be asked of every task."""
+        return Candidates(self.task_ids, frozenset() if self.task_ids else self.queues)
 
     @property
     def is_of_workers(self) -> bool:

@@ -18,7 +18,6 @@ class Front:
         # The id of the last event before that place.
         self.position = Position("", 0)
         self.link = Link.STARTING
-        self.figures = 0
         # (audience, from, to) → what more than one viewer may ask for on its way to the front.
         self.pieces: dict[tuple[Audience, int, int], Piece] = {}
         self._moved = anyio.Event()

@@ -1,7 +1,8 @@
 """Logs: text or JSON, one record a line on stderr, uvicorn's included.
 
 Task names, exceptions and requests come from elsewhere and are logged, so control characters are escaped:
-nothing that is logged can start a line of its own or drive a terminal.
+nothing that is logged can start a line of its own or drive a terminal. Addresses and headers may carry what
+lets somebody in, so that is cut.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from datetime import datetime, timezone
 
 # C0, C1 and DEL; Unicode's line ends; marks that reverse the direction of text; lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# A JWT begins with an encoded `{"`, wherever it stands; the rest is for what is none, mistyped or cut.
+_CREDENTIALS = re.compile(
+    r"""(?P<before>[?&](?:ticket|token|access_token)=|\bbearer\s+|\bcelery-sidecar=)[^&\#\s"',;]+
+    |eyJ[\w\-]{6,}(?:(?:\.|%2e)[\w\-]*){1,2}""",
+    re.ASCII | re.IGNORECASE | re.VERBOSE,
+)
 _UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
@@ -36,11 +43,16 @@ def escaped(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def without_credentials(text: str) -> str:
+    """Replace every token, ticket and cookie by ``***``."""
+    return _CREDENTIALS.sub(lambda match: f"{match['before'] or ''}***", text)
+
+
 class TextFormatter(logging.Formatter):
     """Formats a record as a line; the lines of a traceback are indented, so none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{_time(record)} {record.levelname} {_source(record)}: {escaped(record.getMessage())}"
+        head = f"{_time(record)} {record.levelname} {_source(record)}: {escaped(_message(record))}"
         trace = _traceback(self, record)
         return "\n".join([head, *("    " + escaped(line) for line in trace.split("\n") if trace)])
 
@@ -53,7 +65,7 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         if process := _process(record):
             fields["process"] = process
@@ -78,10 +90,14 @@ def _process(record: logging.LogRecord) -> str | None:
     return record.processName if record.processName != "MainProcess" else None
 
 
+def _message(record: logging.LogRecord) -> str:
+    return without_credentials(record.getMessage())
+
+
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     parts = []
     if record.exc_info:
         parts.append(formatter.formatException(record.exc_info))
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
-    return "\n".join(parts)
+    return without_credentials("\n".join(parts))

@@ -8,6 +8,7 @@ from typing import Final
 from starlette.datastructures import QueryParams
 
 from celery_plugin.contract import EXTRA_FIELDS, RANKS, EventType
+from sidecar.credentials import TICKET
 from sidecar.filters import FILTERS, TaskFilter, read_filter
 from sidecar.pages import check_parameters
 from sidecar.problems import BadParameter
@@ -18,6 +19,8 @@ from sidecar.wanted import Wanted
 TYPES: Final = tuple(value for name, value in vars(EventType).items() if name.isupper())
 ALL: Final = "all"
 LAST_EVENT_ID: Final = "last_event_id"
+# What may stand in the address of every stream; who let the request in has looked at the ticket.
+_OF_STREAMS: Final = (LAST_EVENT_ID, TICKET)
 
 
 def read_wanted(given: QueryParams) -> tuple[Wanted, int | None]:
@@ -25,7 +28,7 @@ def read_wanted(given: QueryParams) -> tuple[Wanted, int | None]:
 
     Raises BadParameter.
     """
-    check_parameters(given, (*FILTERS, "types", "include", "snapshot", LAST_EVENT_ID))
+    check_parameters(given, (*FILTERS, "types", "include", "snapshot", *_OF_STREAMS))
     wanted = Wanted(
         tasks=read_filter(given.multi_items(), tuple(RANKS)),
         types=frozenset(_words(given, "types", TYPES)),
@@ -36,7 +39,7 @@ def read_wanted(given: QueryParams) -> tuple[Wanted, int | None]:
 
 def read_wanted_of_task(task_id: str, given: QueryParams) -> Wanted:
     """What the stream of one task is to have; raises BadParameter."""
-    check_parameters(given, ("include", LAST_EVENT_ID))
+    check_parameters(given, ("include", *_OF_STREAMS))
     return Wanted(TaskFilter(task_ids=frozenset({task_id})), include=_read_include(given), until_end=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import anyio
 import anyio.lowlevel
@@ -15,7 +15,7 @@ from celery_plugin.contract import JSON, EventType, encode
 from sidecar.broker import BrokerWatcher
 from sidecar.messages import read_id, read_message
 from sidecar.pages import bad_cursor, read_cursor, write_cursor
-from sidecar.problems import Unavailable, UnknownQueue
+from sidecar.problems import Unavailable, unknown_queue
 from sidecar.together import Together
 from sidecar.waiting_lists import Budget, ListReader, Place, Seen, WaitingList
 
@@ -43,8 +43,11 @@ class Pending:
         self._readers = anyio.CapacityLimiter(READERS)
         self._wanted = Together(self._find)
 
-    async def page(self, queue: str, limit: int, cursor: str | None) -> bytes:
-        """A page of what waits in a queue, as JSON; raises UnknownQueue and BadParameter."""
+    async def page(self, queue: str, limit: int, cursor: str | None, hidden: Collection[str] = ()) -> bytes:
+        """A page of what waits in a queue, as JSON, without some members of each task.
+
+        Raises UnknownQueue and BadParameter.
+        """
         place = None if cursor is None else _read_place(cursor)
         async with self._readers:
             self._require(queue)
@@ -54,7 +57,8 @@ class Pending:
             seen, ended = await self._first(lists, place, limit)
         entries = []
         for number, each in enumerate(seen[:limit]):
-            entries.append(self._entry(each))
+            entry = self._entry(each)
+            entries.append({name: value for name, value in entry.items() if name not in hidden})
             if not number % STEP_ENTRIES:
                 await anyio.lowlevel.checkpoint()
         following = write_place(seen[:limit][-1].place) if seen[limit:] or not ended else None
@@ -113,7 +117,7 @@ class Pending:
             return
         if not self._broker.knows_bindings:
             raise Unavailable
-        raise UnknownQueue(f"no worker, binding or setting names the queue {queue[:100]}")
+        raise unknown_queue(queue)
 
     async def _lists_of(self, queue: str) -> list[WaitingList]:
         """The lists of a queue in the order in which they are taken from."""

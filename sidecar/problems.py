@@ -10,8 +10,14 @@ from starlette.responses import JSONResponse
 
 TITLES = {
     400: "Bad parameter",
+    401: "Not authenticated",
+    403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    413: "Body too large",
+    414: "Query too long",
+    421: "Asked under another name",
+    429: "Too many requests",
     500: "Internal error",
     501: "Not possible with this broker",
     503: "Not available",
@@ -46,6 +52,11 @@ class UnknownQueue(Exception):
 
 class OtherBroker(Exception):
     """Raised when a question is about a broker that cannot be looked into; says why."""
+
+
+def unknown_queue(queue: str) -> UnknownQueue:
+    """Make the error to raise for a queue that is not known, or of which nobody is to know."""
+    return UnknownQueue(f"no worker, binding or setting names the queue {queue[:100]}")
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None, **more: str) -> JSONResponse:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import anyio
@@ -27,6 +27,7 @@ from sidecar.audience import Audience, Audiences
 from sidecar.catching_up import CatchingUp
 from sidecar.event_log import Frame, bare_id
 from sidecar.feed import Feed
+from sidecar.figures import Figures
 from sidecar.front import Front
 from sidecar.status import StatusBoard
 from sidecar.viewer import Unfinished, Viewer, body, chunk_of
@@ -132,9 +133,7 @@ class Pump:
     def _has_news(self) -> bool:
         front = self._front
         return (
-            front.place != self._feed.log.end
-            or front.figures != self._status.version
-            or front.link is not self._feed.link
+            front.place != self._feed.log.end or bool(self._status.news) or front.link is not self._feed.link
         )
 
     async def _round(self) -> None:
@@ -144,7 +143,7 @@ class Pump:
             return
         frames = log.between(front.place, min(log.end, front.place + ROUND_FRAMES))
         is_all = front.place + len(frames) == log.end
-        figures = self._new_figures() if is_all else b""
+        figures = self._status.take_news() if is_all else ()
         gifts = self._gifts(frames, figures)
         # Before anything is sent: who catches up meanwhile goes as far as this round.
         front.move(front.place + len(frames), log.position if is_all else self._position_at(frames[-1]))
@@ -153,27 +152,21 @@ class Pump:
         if is_all and front.link is not self._feed.link:
             await self._tell_link()
 
-    def _gifts(self, frames: list[Frame], figures: bytes) -> list[Gift]:
+    def _gifts(self, frames: list[Frame], news: Collection[Figures]) -> list[Gift]:
         concerned = self._audiences.concerned(frames)
-        if figures:
-            concerned |= {each: [] for each in self._audiences.with_figures() if each not in concerned}
+        for audience in self._audiences.told_of(news):
+            concerned.setdefault(audience, [])
         gifts = []
         for audience, passing in concerned.items():
             piece = audience.wanted.join(passing)
-            if figures and audience.wanted.has_figures:
-                piece = Piece(piece.chunk + figures)
+            if audience.figures in news and audience.wanted.has_figures:
+                piece = Piece(piece.chunk + audience.figures.frame)
             gifts.append(Gift(audience, list(audience.in_step), piece))
             audience.note(self._position_at(passing[-1]) if passing else audience.knows)
         return gifts
 
     def _position_at(self, frame: Frame) -> Position:
         return Position(self._feed.position.epoch, frame.offset)
-
-    def _new_figures(self) -> bytes:
-        if self._front.figures == self._status.version:
-            return b""
-        self._front.figures = self._status.version
-        return self._status.frame
 
     async def _tell_link(self) -> None:
         link, told = self._feed.link, control.link(self._feed)
@@ -253,7 +246,8 @@ class Pump:
     def _take_out_of_step(self, viewer: Viewer) -> None:
         front = self._front
         viewer.audience.in_step.pop(viewer, None)
-        viewer.place, viewer.epoch, viewer.figures = front.place, front.position.epoch, front.figures
+        viewer.place, viewer.epoch = front.place, front.position.epoch
+        viewer.figures = viewer.audience.figures.told
 
     async def _catch_up(self, viewer: Viewer, unfinished: Unfinished | None) -> None:
         try:

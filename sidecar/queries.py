@@ -14,11 +14,14 @@ from sidecar.filters import VALUE_MAX_CHARS, TaskFilter
 from sidecar.history import History
 from sidecar.pages import LOOKED_AT_MAX, bad_cursor, make_page, read_cursor, write_cursor
 from sidecar.pending import Pending
-from sidecar.problems import BadParameter, OtherBroker, Unavailable, UnknownTask
+from sidecar.principal import Principal
+from sidecar.problems import BadParameter, OtherBroker, Unavailable, UnknownTask, unknown_queue
 from sidecar.queues import is_here
+from sidecar.scope import Scope
 from sidecar.state import State, Unreadable, read_event
 from sidecar.status import StatusBoard
 from sidecar.store import Store, StoreUnavailable
+from sidecar.subjects import subject_of
 from sidecar.tasks import Place, Task, TaskGroup
 
 STATUSES = ("active", "reserved", "scheduled", "lost")
@@ -38,15 +41,16 @@ class Queries:
         self._store = store
         self._pending = pending  # None where the broker is not Redis
 
-    async def status(self) -> JSON:
+    async def status(self, scope: Scope) -> JSON:
         """The figures of ``queue_status``."""
         self._require_fresh()
-        return await self._status.refresh()
+        figures = await self._status.refresh()
+        return figures if scope.everything else self._status.current_of(scope)
 
-    async def tasks(self, wanted: TaskFilter, limit: int, cursor: str | None) -> bytes:
+    async def tasks(self, principal: Principal, wanted: TaskFilter, limit: int, cursor: str | None) -> bytes:
         """A page of the tasks that workers have, as JSON."""
         self._require_fresh()
-        after = None if cursor is None else read_sort_key(cursor)
+        start = after = None if cursor is None else read_sort_key(cursor)
         found: list[tuple[SortKey, Task]] = []
         looked_at = 0
         # Where every task is wanted, none behind the page is worth a look.
@@ -56,60 +60,68 @@ class Queries:
             after = tasks[-1][0]
             looked_at += len(tasks)
             if len(found) > limit:
-                return _page(found[:limit], found[limit - 1][0])
-            if looked_at >= LOOKED_AT_MAX:
-                return _page(found, after)
+                return _page(principal, found[:limit], found[limit - 1][0])
+            if looked_at >= LOOKED_AT_MAX and (end := _end_of_page(start, after)) is not None:
+                return _page(principal, [each for each in found if each[0] < end], end)
             await anyio.lowlevel.checkpoint()
-        return _page(found, None)
+        return _page(principal, found, None)
 
-    async def history(self, wanted: TaskFilter, limit: int, cursor: str | None) -> bytes:
+    async def history(
+        self, principal: Principal, wanted: TaskFilter, limit: int, cursor: str | None
+    ) -> bytes:
         """A page of the tasks that have ended, as JSON."""
         self._require_fresh()
         try:
-            return await History(self._store).page(wanted, limit, cursor)
+            return await History(self._store).page(principal, wanted, limit, cursor)
         except StoreUnavailable as error:
             raise Unavailable from error
 
-    async def pending(self, queue: str, limit: int, cursor: str | None) -> bytes:
+    async def pending(self, principal: Principal, queue: str, limit: int, cursor: str | None) -> bytes:
         """A page of what waits in a queue of the broker, as JSON; raises UnknownQueue and OtherBroker."""
         self._require_fresh()
+        if not (principal.scope.everything or queue in principal.scope.queues):
+            # Whether there is one of that name is not told either.
+            raise unknown_queue(queue)
         workers = [worker for worker in self._feed.state.shown_workers() if worker["status"] != "offline"]
         if self._pending is None or not is_here(queue, workers):
             raise OtherBroker("only the lists of a Redis can be looked into, and this broker is another one")
-        return await self._pending.page(queue, limit, cursor)
+        return await self._pending.page(queue, limit, cursor, principal.hidden)
 
-    async def task(self, task_id: str) -> bytes:
-        """The record of a task that a worker has or had lately, or that waits, with its timeline."""
+    async def task(self, principal: Principal, task_id: str) -> bytes:
+        """The record of a task that a worker has or had lately, or that waits, with its timeline.
+
+        What may not be seen is nowhere: looked for as long, and answered in the same words.
+        """
         self._require_fresh()
         try:
-            record, timeline = await self._task(task_id)
+            record, timeline = await self._task(principal.scope, task_id)
         except StoreUnavailable as error:
             raise Unavailable from error
-        record = record or await self._waiting(task_id)
+        record = principal.shown(record or await self._waiting(principal.scope, task_id))
         return record.rstrip()[:-1] + b',"timeline":' + _checked_timeline(timeline) + b"}"
 
-    async def _waiting(self, task_id: str) -> bytes:
+    async def _waiting(self, scope: Scope, task_id: str) -> bytes:
         record = await self._pending.record(task_id) if self._pending is not None else None
-        if record is None:
+        if record is None or not scope.admits(subject_of(record)):
             raise UnknownTask(
                 f"no worker has, or lately had, the task {task_id[:100]}, nor was it seen waiting"
             )
         return encode(record).encode()
 
-    async def _task(self, task_id: str) -> tuple[bytes | None, bytes | None]:
+    async def _task(self, scope: Scope, task_id: str) -> tuple[bytes | None, bytes | None]:
         finished, timeline = await self._store.kept(task_id)
-        task = self._feed.state.task(task_id)
-        if task is None and finished is None:
+        held = self._held(scope, task_id)
+        if held is None and not _may_be_shown(scope, finished):
             # It may have ended, or begun, between the two looks.
             finished, timeline = await self._store.kept(task_id)
-            task = self._feed.state.task(task_id)
-        if task is not None:
-            return task.record, timeline
-        try:
-            read_event(finished or b"")
-        except Unreadable:
-            return None, timeline
-        return finished, timeline
+            held = self._held(scope, task_id)
+        if held is not None:
+            return held.record, timeline
+        return finished if _may_be_shown(scope, finished) else None, timeline
+
+    def _held(self, scope: Scope, task_id: str) -> Task | None:
+        task = self._feed.state.task(task_id)
+        return task if task is not None and scope.admits(task) else None
 
     def workers(self) -> JSON:
         """Every worker that is known, and whether its lease runs."""
@@ -130,6 +142,22 @@ class Queries:
     def _require_fresh(self) -> None:
         if self._feed.link is not Link.LIVE:
             raise Unavailable
+
+
+def _may_be_shown(scope: Scope, record: bytes | None) -> bool:
+    try:
+        return scope.admits(subject_of(read_event(record or b"")))
+    except Unreadable:
+        return False
+
+
+def _end_of_page(start: SortKey | None, last: SortKey) -> SortKey | None:
+    """The place before all that were received with the task looked at last; None: it is no later one.
+
+    It names no task: that one may be one that must not be seen.
+    """
+    end = (last[0], last[1], "")
+    return end if start is None or start < end else None
 
 
 def _matches(task: Task, wanted: TaskFilter) -> bool:
@@ -156,17 +184,17 @@ def _groups(state: State) -> tuple[tuple[TaskGroup, tuple[str, ...]], ...]:
 
 
 def _next_of(group: TaskGroup, wanted: TaskFilter, place: Place | None, count: int) -> list[Task]:
-    if not wanted.task_ids:
+    if not (named := wanted.candidates.named):
         return group.after(place, count)
-    tasks = [group[task_id] for task_id in wanted.task_ids if task_id in group]
+    tasks = [group[task_id] for task_id in named if task_id in group]
     return sorted(
         (task for task in tasks if place is None or task.place > place), key=lambda task: task.place
     )
 
 
-def _page(found: list[tuple[SortKey, Task]], next_key: SortKey | None) -> bytes:
+def _page(principal: Principal, found: list[tuple[SortKey, Task]], next_key: SortKey | None) -> bytes:
     cursor = None if next_key is None else write_cursor(next_key)
-    return make_page((task.record for _, task in found), cursor)
+    return make_page((principal.record_of(task) for _, task in found), cursor)
 
 
 def read_queue(parameters: QueryParams) -> str:

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from celery_plugin.capture import Capture
 from celery_plugin.contract import Keys
 from sidecar import processes
+from sidecar.access import Access
 from sidecar.app import Parts, make_app
 from sidecar.audience import Audiences
 from sidecar.backlog import Backlog
@@ -28,6 +29,7 @@ from sidecar.connections import make_client
 from sidecar.drain import Drain
 from sidecar.feed import Feed
 from sidecar.front import Front
+from sidecar.guard import make_access
 from sidecar.http_protocol import HttpProtocol
 from sidecar.limits import Limits, allowed_by_system
 from sidecar.listening import listen, reserve
@@ -55,8 +57,13 @@ END_SECONDS = 20
 
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code."""
+    try:
+        access = make_access(settings)
+    except ValueError as error:
+        logger.error("the keys of tokens cannot be read: %s", error)
+        return 1
     if settings.workers == 1:
-        return _serve_here(settings)
+        return _serve_here(settings, access)
     try:
         reserved = reserve(settings.host, settings.port)
     except OSError as error:
@@ -64,17 +71,17 @@ def serve(settings: Settings) -> int:
     with reserved:
         settings = replace(settings, port=reserved.getsockname()[1])
         return processes.run(
-            settings.workers, partial(_serve_here, settings), settings.drain_seconds + END_SECONDS
+            settings.workers, partial(_serve_here, settings, access), settings.drain_seconds + END_SECONDS
         )
 
 
-def _serve_here(settings: Settings, line: processes.Line | None = None) -> int:
+def _serve_here(settings: Settings, access: Access, line: processes.Line | None = None) -> int:
     try:
         listener = listen(settings.host, settings.port, shares=line is not None)
     except OSError as error:
         return _cannot_listen(settings, error)
     with listener:
-        anyio.run(_serve, settings, listener, line)
+        anyio.run(_serve, settings, access, listener, line)
     return 0
 
 
@@ -83,11 +90,13 @@ def _cannot_listen(settings: Settings, error: OSError) -> int:
     return 1
 
 
-async def _serve(settings: Settings, listener: socket.socket, line: processes.Line | None) -> None:
+async def _serve(
+    settings: Settings, access: Access, listener: socket.socket, line: processes.Line | None
+) -> None:
     async with _parts(settings) as parts, anyio.create_task_group() as tasks:
         tasks.start_soon(parts.run)
         config = uvicorn.Config(
-            make_app(parts),
+            make_app(parts, settings, access),
             http=HttpProtocol,
             ws="none",
             lifespan="off",
@@ -134,12 +143,12 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
         status.reads(watcher)
         capture = Capture(settings.capture, settings.capture_max_chars, settings.redact)
         pending = Pending(broker, watcher, capture)
-    front, audiences = Front(), Audiences()
+    front, audiences = Front(), Audiences(status)
     backlog = Backlog(store, feed)
     find_pending = pending.record if pending is not None else find_nothing
     task_beginnings = TaskBeginnings(feed, store, backlog, find_pending)
     beginnings = Beginnings(Snapshots(feed, status), task_beginnings)
-    catching_up = CatchingUp(feed, front, status, beginnings, backlog, view)
+    catching_up = CatchingUp(feed, front, beginnings, backlog, view)
     pump = Pump(feed, front, status, audiences, catching_up)
     drain = Drain(pump, settings.drain_seconds)
     limits = Limits(allowed_by_system(settings.max_streams), settings.max_streams_per_address)

@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import difflib
-import ipaddress
-import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from celery_plugin.contract import check_prefix
 from celery_plugin.settings import Settings as PluginSettings
+from sidecar.access_settings import (
+    check_allow_anonymous,
+    check_audience,
+    check_open_address,
+    check_public_key,
+    is_loopback,
+    parse_hosts,
+    parse_origins,
+    parse_rate,
+    parse_secrets,
+)
+from sidecar.setting_values import (
+    Network,
+    one_of,
+    parse_count,
+    parse_host,
+    parse_networks,
+    parse_port,
+    parse_queues,
+    parse_seconds,
+    parse_workers,
+)
 from sidecar.urls import check_broker_url, check_redis_url, masked_url, redis_url_of_broker
 
 NAMESPACE: Final = "SIDECAR_"
@@ -28,87 +48,10 @@ PLUGIN_VARIABLES: Final = frozenset(
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS: Final = ("text", "json")
 
-# One for each core is what helps; more is a slip of the hand.
-WORKERS_MAX: Final = 256
-
 # Enough to recognise what was given, too little to flood the terminal.
 _GIVEN_MAX_CHARS = 120
 
 T = TypeVar("T")
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
-def parse_host(text: str) -> str:
-    """Read a name or an address to listen on."""
-    if re.fullmatch(r"[A-Za-z0-9._\-]+", text, re.ASCII) or _is_ipv6(text):
-        return text
-    raise ValueError(
-        "a host is a name or an address without port or brackets, e.g. 127.0.0.1, 0.0.0.0 or ::1"
-    )
-
-
-def parse_port(text: str) -> int:
-    """Read a TCP port; 0 takes any free one."""
-    if re.fullmatch(r"[0-9]{1,5}", text, re.ASCII) and int(text) <= 65535:
-        return int(text)
-    expected = "a port is a whole number from 1 to 65535, or 0 for any free one"
-    if text.startswith(("tcp://", "udp://")):
-        # https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
-        expected += (
-            "; Kubernetes sets this variable for a Service named 'sidecar': "
-            "use --port, or enableServiceLinks: false in the Pod"
-        )
-    raise ValueError(expected)
-
-
-def parse_count(text: str) -> int:
-    """Read how many of something there may be."""
-    if re.fullmatch(r"[0-9]{1,7}", text, re.ASCII) and int(text) > 0:
-        return int(text)
-    raise ValueError("a count is a whole number from 1 to 9999999")
-
-
-def parse_workers(text: str) -> int:
-    """Read how many processes serve."""
-    if re.fullmatch(r"[0-9]{1,3}", text, re.ASCII) and 1 <= int(text) <= WORKERS_MAX:
-        return int(text)
-    raise ValueError(f"processes are a whole number from 1 to {WORKERS_MAX}")
-
-
-def parse_networks(text: str) -> tuple[Network, ...]:
-    """Read addresses and networks between commas."""
-    try:
-        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(",")) if text else ()
-    except ValueError:
-        raise ValueError(
-            "addresses are 10.0.0.7 or ::1, networks 10.0.0.0/8 or fd00::/8, with commas between"
-        ) from None
-
-
-def parse_seconds(text: str) -> float:
-    """Read a length of time, of an hour at most."""
-    if re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,3})?", text, re.ASCII) and float(text) <= 3600:
-        return float(text)
-    raise ValueError("seconds are a number from 0 to 3600, e.g. 5 or 0.5")
-
-
-def parse_queues(text: str) -> tuple[str, ...]:
-    """Read names of queues between commas, in their order, each once."""
-    names = [name.strip() for name in text.split(",")] if text else []
-    if not all(names) or not text.isprintable():
-        raise ValueError("queues are names with commas between them, e.g. high,low")
-    return tuple(dict.fromkeys(names))
-
-
-def one_of(what: str, choices: tuple[str, ...]) -> Callable[[str], str]:
-    """Make a parser of one of the words, in any case."""
-
-    def parse(text: str) -> str:
-        if text.lower() in choices:
-            return text.lower()
-        raise ValueError(f"{what} is one of {', '.join(choices)}")
-
-    return parse
 
 
 def _setting(
@@ -119,9 +62,12 @@ def _setting(
     *,
     default_text: str = "",
     secret: bool = False,
+    hidden: bool = False,
 ) -> T:
-    metadata = {"parse": parse, "unit": unit, "text": text, "default_text": default_text or str(default)}
-    return field(default=default, repr=not secret, metadata=metadata)
+    """Describe a setting; a secret one is masked where it is shown, a hidden one not shown at all."""
+    texts = {"unit": unit, "text": text, "default_text": default_text or str(default)}
+    metadata = {"parse": parse, "hidden": hidden, **texts}
+    return field(default=default, repr=not (secret or hidden), metadata=metadata)
 
 
 def _plugin_setting(name: str, unit: str) -> Any:
@@ -205,6 +151,57 @@ class Settings:
     log_level: str = _setting("info", one_of("a log level", LOG_LEVELS), "LEVEL", ", ".join(LOG_LEVELS))
     log_format: str = _setting("text", one_of("a log format", LOG_FORMATS), "FORMAT", ", ".join(LOG_FORMATS))
 
+    # Who may come in.
+    auth_secrets: tuple[str, ...] = _setting(
+        (),
+        parse_secrets,
+        "SECRETS",
+        "secrets of tokens (HS256), with commas between; the first one signs. A flag is seen by every user "
+        "of the machine, so better the variable",
+        default_text="none",
+        hidden=True,
+    )
+    auth_public_key: str = _setting(
+        "",
+        check_public_key,
+        "FILE",
+        "public keys of tokens (RS256, ES256) in PEM or as a JWKS; the secrets are then for tickets alone",
+        default_text="none",
+    )
+    auth_audience: str = _setting(
+        "", check_audience, "NAME", "what the claim aud of a token must have in it", default_text="none"
+    )
+    allow_anonymous: str = _setting(
+        "",
+        check_allow_anonymous,
+        "WORDS",
+        "what everyone may do without a token: read, or read,args with arguments and results",
+        default_text="none; on loopback, without authentication, read,args",
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        parse_hosts,
+        "NAMES",
+        "names under which it may be asked besides addresses and localhost, with commas between; *.a.b for "
+        "what is below a.b, * for any",
+        default_text="none on loopback, else any",
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (),
+        parse_origins,
+        "ORIGINS",
+        "origins whose pages may read, with commas between, e.g. https://app.example.com; * for any, without "
+        "cookies",
+        default_text="none",
+    )
+    rate_limit: float = _setting(
+        100.0,
+        parse_rate,
+        "RATE",
+        "questions a second that an address may ask, streams aside; 0 for any number",
+        default_text="100",
+    )
+
     def __post_init__(self) -> None:
         if not self.broker_url:
             object.__setattr__(self, "broker_url", self.redis_url)
@@ -213,6 +210,16 @@ class Settings:
     def broker_redis_url(self) -> str | None:
         """The broker's URL for redis-py; None when the broker is not a Redis."""
         return redis_url_of_broker(self.broker_url)
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether tokens can be checked."""
+        return bool(self.auth_secrets or self.auth_public_key)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        return is_loopback(self.host)
 
 
 @dataclass(frozen=True)
@@ -224,6 +231,7 @@ class Setting:
     unit: str
     text: str
     default_text: str
+    hidden: bool
 
     @property
     def variable(self) -> str:
@@ -247,19 +255,47 @@ class BadSettings(ValueError):
 
 def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
     """Read every setting: a flag (by the setting's name) beats the environment, which beats the default."""
+    values, mistakes = _read(SETTINGS, flags, environ)
+    if mistake := _open_address(values, mistakes):
+        mistakes[""] = mistake
+    if mistakes:
+        raise BadSettings(list(mistakes.values()))
+    return Settings(**values)
+
+
+def load_only(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Read some settings from the environment, whatever the others are."""
+    values, mistakes = _read([setting for setting in SETTINGS if setting.name in names], {}, environ)
+    if mistakes:
+        raise BadSettings(list(mistakes.values()))
+    return {name: values.get(name, getattr(Settings(), name)) for name in names}
+
+
+def _read(
+    settings: Sequence[Setting], flags: Mapping[str, str], environ: Mapping[str, str]
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is given, and the mistakes, both by the name of the setting."""
     values: dict[str, Any] = {}
-    mistakes = []
-    for setting in SETTINGS:
+    mistakes = {}
+    for setting in settings:
         source, given = _given(setting, flags, environ)
         if given is None:
             continue
         try:
             values[setting.name] = setting.parse(given)
         except ValueError as error:
-            mistakes.append(f"{source} is {shown(given)}: {error}")
-    if mistakes:
-        raise BadSettings(mistakes)
-    return Settings(**values)
+            what = source if setting.hidden else f"{source} is {shown(given)}"
+            mistakes[setting.name] = f"{what}: {error}"
+    return values, mistakes
+
+
+def _open_address(values: Mapping[str, Any], mistakes: Mapping[str, str]) -> str | None:
+    """Say what is wrong where anybody could read without anybody having said so."""
+    guards = ("auth_secrets", "auth_public_key", "allow_anonymous")
+    # A guard with a mistake in it was meant to be there, and is told already.
+    if mistakes.keys() & {"host", *guards} or any(values.get(name) for name in guards):
+        return None
+    return check_open_address(values.get("host", Settings.host))
 
 
 def typos(environ: Mapping[str, str]) -> list[str]:
@@ -308,10 +344,3 @@ def _help(setting: Setting) -> str:
     text = f"{setting.text} ({setting.variable}; default {setting.default_text})"
     body = textwrap.fill(text, width=100, initial_indent=" " * 26, subsequent_indent=" " * 26)
     return f"  {setting.flag + ' ' + setting.unit:<23} {body.lstrip()}"
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == 6
-    except ValueError:
-        return False

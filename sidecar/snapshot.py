@@ -6,6 +6,7 @@ A snapshot goes out in parts, so that a large queue neither holds up the loop no
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -15,9 +16,10 @@ import anyio.lowlevel
 
 from celery_plugin.contract import JSON, EventType, Position, encode
 from sidecar import control
-from sidecar.event_log import sse, with_extra
+from sidecar.event_log import sse
 from sidecar.feed import Feed
 from sidecar.filters import TaskFilter
+from sidecar.forms import Form
 from sidecar.state import State
 from sidecar.status import StatusBoard
 from sidecar.tasks import Task
@@ -37,7 +39,7 @@ class Snapshot:
 
     head: JSON
     tasks: list[Task]
-    include: tuple[str, ...]
+    form: Form
     position: Position
     place: int
     made_at: float
@@ -63,7 +65,7 @@ class Snapshot:
     def _make(self, number: int) -> bytes:
         head = self.head if number == 0 else {"type": EventType.SNAPSHOT}
         tasks = self.tasks[number * PART_TASKS : (number + 1) * PART_TASKS]
-        frame = make_part(encode(head), (with_extra(task.event, task.extra, self.include) for task in tasks))
+        frame = make_part(encode(head), (self.form.of(task.event, task.extra) for task in tasks))
         return frame if number + 1 < len(self) else frame + control.live(self.position)
 
 
@@ -82,7 +84,7 @@ class Snapshots:
     def __init__(self, feed: Feed, status: StatusBoard) -> None:
         self._feed = feed
         self._status = status
-        self._latest: dict[_Key, Snapshot] = {}
+        self._latest: OrderedDict[_Key, Snapshot] = OrderedDict()
         # One is made at a time; those that waited mostly find what they want.
         self._making = anyio.Lock()
 
@@ -99,8 +101,9 @@ class Snapshots:
 
     def _young(self, key: _Key) -> Snapshot | None:
         oldest = anyio.current_time() - MAX_AGE_SECONDS
-        for old in [key for key, snapshot in self._latest.items() if not self._is_good(snapshot, oldest)]:
-            self._latest.pop(old).forget_parts()
+        # They stand in the order in which they were begun, so that thousands need not all be looked at.
+        while self._latest and not self._is_good(next(iter(self._latest.values())), oldest):
+            self._latest.popitem(last=False)[1].forget_parts()
         return self._latest.get(key)
 
     def _is_good(self, snapshot: Snapshot, oldest: float) -> bool:
@@ -117,13 +120,13 @@ class Snapshots:
         if head["truncated"]:
             head |= {"running_total": len(running), "waiting_total": len(waiting)}
         tasks = [*running, *shown] if wanted.has(EventType.TASK_STATUS) else []
-        return Snapshot(head, tasks, wanted.include, position, place, anyio.current_time())
+        return Snapshot(head, tasks, wanted.form, position, place, anyio.current_time())
 
     def _head(self, wanted: Wanted) -> JSON:
         head: JSON = {"type": EventType.SNAPSHOT}
         # The figures of now say how much there is besides what was asked for.
         if not wanted.types or wanted.has(EventType.QUEUE_STATUS):
-            head["queue_status"] = self._status.current()
+            head["queue_status"] = self._status.current_of(wanted.scope)
         if wanted.has(EventType.WORKER_STATUS):
             workers, names = self._feed.state.shown_workers(), wanted.tasks.workers
             head["workers"] = [worker for worker in workers if not names or worker["worker"] in names]
@@ -132,8 +135,8 @@ class Snapshots:
 
 def _by_rank(state: State, wanted: TaskFilter) -> tuple[list[Task], list[Task]]:
     """The tasks that run or ran when they were lost, and the others."""
-    if wanted.task_ids:
-        found = [task for task_id in sorted(wanted.task_ids) if (task := state.task(task_id)) is not None]
+    if named := wanted.candidates.named:
+        found = [task for task_id in sorted(named) if (task := state.task(task_id)) is not None]
         return [task for task in found if _runs(task)], [task for task in found if not _runs(task)]
     ran = [task for task in state.lost.values() if _runs(task)]
     others = (task for task in state.lost.values() if not _runs(task))

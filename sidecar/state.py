@@ -13,6 +13,7 @@ from sys import intern
 from typing import Any
 
 from celery_plugin.contract import JSON, WAITING_STATUSES, EventType, LogEntry, encode, split_record
+from sidecar.census import Census
 from sidecar.tasks import Task, TaskGroup
 
 
@@ -33,6 +34,7 @@ class State:
         # Worker id → how many tasks it has that are not shown as lost.
         self.held: Counter[str] = Counter()
         self._waiting_by_status: Counter[str] = Counter()
+        self.census = Census()
 
     def count(self, status: str) -> int:
         """How many tasks are in a status that a worker's task can have."""
@@ -104,6 +106,7 @@ class State:
 
     def _add(self, task: Task) -> None:
         self._group(task.status).add(task)
+        self.census.add(task)
         if task.status in WAITING_STATUSES:
             self._waiting_by_status[task.status] += 1
         if task.status != "lost":
@@ -111,6 +114,7 @@ class State:
 
     def _remove(self, task: Task) -> None:
         self._group(task.status).discard(task)
+        self.census.discard(task)
         if task.status in WAITING_STATUSES:
             self._waiting_by_status[task.status] -= 1
         if task.status != "lost":

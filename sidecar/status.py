@@ -6,12 +6,14 @@ import time
 
 import anyio
 
-from celery_plugin.contract import JSON, EventType, encode
+from celery_plugin.contract import JSON, EventType
 from sidecar.broker import BrokerFacts, BrokerWatcher
-from sidecar.event_log import sse
 from sidecar.feed import Feed, Link
+from sidecar.figures import Figures
 from sidecar.pulse import Measured
 from sidecar.queues import Sources, is_elsewhere, list_queues, names_of, sum_of
+from sidecar.scope import Scope
+from sidecar.scoped_status import ScopedStatus, count_tasks, narrow_status
 
 # A viewer sees ten figures a second at most; the first of a quiet moment at once.
 INTERVAL_SECONDS = 0.1
@@ -28,9 +30,12 @@ class StatusBoard:
         self._extra_queues = extra_queues
         self._broker: BrokerWatcher | None = None
         self._changed = anyio.Event()
-        self._shown: JSON = {}
-        self.version = 0
-        self.frame = b""
+        self._latest: JSON | None = None
+        self._scoped = ScopedStatus()
+        # Those of everybody who may see everything.
+        self.figures = Figures()
+        # Which have changed and were not told so far.
+        self.news: dict[Figures, None] = {}
 
     def reads(self, broker: BrokerWatcher) -> None:
         """Take the depths of the queues from a broker that can be asked."""
@@ -57,13 +62,42 @@ class StatusBoard:
         if self._broker is not None:
             await self._broker.refresh()
         current = self.current()
-        shown = self._without_clocks(current)
-        if shown != self._shown and self._feed.link is not Link.STARTING:
-            self._shown = shown
-            self.version += 1
-            self.frame = sse(EventType.QUEUE_STATUS, encode(current))
-            self._feed.wake()
+        if self._feed.link is not Link.STARTING:
+            self._note_news(current)
         return current
+
+    def current_of(self, scope: Scope) -> JSON:
+        """The figures of now as a scope may see them; depths may be as old as the last reading."""
+        if scope.everything:
+            return self.current()
+        figures = self._latest or self.current()
+        seen = count_tasks(self._feed.state, scope)
+        return narrow_status(figures, scope, seen) | {"server_time": round(time.time(), 6)}
+
+    def figures_of(self, scope: Scope) -> Figures:
+        """The figures that whoever has this scope is told."""
+        if scope.everything:
+            return self.figures
+        figures = self._scoped.figures_of(scope)
+        if not figures.version and self._latest is not None:
+            figures.take(self.current_of(scope), None)
+            figures.told = figures.version
+        return figures
+
+    def take_news(self) -> dict[Figures, None]:
+        """The figures that have changed, which from now on those in step know."""
+        news, self.news = self.news, {}
+        for figures in news:
+            figures.told = figures.version
+        return news
+
+    def _note_news(self, current: JSON) -> None:
+        self._latest = current
+        if self.figures.take(current, self._oldest_since()):
+            self.news[self.figures] = None
+        self.news |= dict.fromkeys(self._scoped.refresh(self._feed.state, current))
+        if self.news:
+            self._feed.wake()
 
     def current(self) -> JSON:
         """The figures of now, as far as the broker has been read."""
@@ -93,14 +127,6 @@ class StatusBoard:
 
     def _oldest_since(self) -> float | None:
         return self._broker.oldest_since if self._broker is not None else None
-
-    def _without_clocks(self, figures: JSON) -> JSON:
-        """What a viewer would see change: everything but how late it is."""
-        queues = [
-            {name: value for name, value in queue.items() if name != "measured_at"}
-            for queue in figures["queues"]
-        ]
-        return {**figures, "queues": queues, "oldest_waiting_s": self._oldest_since(), "server_time": None}
 
     async def _follow_feed(self) -> None:
         seen: tuple[int, int] | None = None

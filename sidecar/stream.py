@@ -7,16 +7,20 @@ past what Starlette wraps around it, which looks at the start of an answer alone
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+import anyio
+from starlette.types import Receive, Scope, Send
 
 from celery_plugin.contract import Position
 from sidecar.addresses import Network, client_address
 from sidecar.audience import Audiences
+from sidecar.control import unauthorized
 from sidecar.drain import Drain, last_words
+from sidecar.headers import raw_send
 from sidecar.limits import Limits, overloaded
 from sidecar.problems import BadParameter
 from sidecar.pump import Pump
@@ -29,8 +33,6 @@ HEADERS = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx holds a response back otherwise
 ]
-SERVER_SEND = "sidecar.send"
-FOUND = "sidecar.stream"
 
 
 def read_last_event_id(headers: Mapping[str, str], parameters: Mapping[str, str]) -> Position | None:
@@ -60,10 +62,14 @@ class Streams:
         self._trusted = trusted
 
     def open(
-        self, wanted: Wanted, came_with: Position | None = None, waiting_max: int | None = WAITING_MAX
+        self,
+        wanted: Wanted,
+        came_with: Position | None = None,
+        waiting_max: int | None = WAITING_MAX,
+        expires_at: float | None = None,
     ) -> EventStream:
-        """Make the answer to a request for a stream."""
-        return EventStream(self, self._audiences.shared(wanted), came_with, waiting_max)
+        """Make the answer to a request for a stream, which ends at a time in seconds since the epoch."""
+        return EventStream(self, self._audiences.shared(wanted), came_with, waiting_max, expires_at)
 
     def enter(self, address: str) -> bytes | None:
         """Count one more stream; where there may be none, give all that it is answered."""
@@ -83,6 +89,10 @@ class Streams:
         self._pump.admit(viewer)
         return viewer
 
+    def end(self, viewer: Viewer, last_words: bytes) -> None:
+        """Let a stream end."""
+        self._pump.part_with(viewer, last_words)
+
     def dismiss(self, viewer: Viewer) -> None:
         """The viewer has gone."""
         self._pump.dismiss(viewer)
@@ -100,6 +110,7 @@ class EventStream:
     wanted: Wanted
     came_with: Position | None
     waiting_max: int | None
+    expires_at: float | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until either side ends."""
@@ -112,29 +123,25 @@ class EventStream:
         if refusal is not None:
             await send(body(refusal, last=True))
             return
-        viewer = self.streams.admit(self, scope.get(SERVER_SEND, send))
+        viewer = self.streams.admit(self, raw_send(scope, send))
         try:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+            if not await self._leaves_in_time(receive):
+                self.streams.end(viewer, unauthorized())
+                await _until_gone(receive)
         finally:
             self.streams.dismiss(viewer)
             self.streams.leave(address)
 
+    async def _leaves_in_time(self, receive: Receive) -> bool:
+        """Wait until the viewer has gone, or until it may see nothing more."""
+        if self.expires_at is None:
+            await _until_gone(receive)
+            return True
+        with anyio.move_on_after(max(0.0, self.expires_at - time.time())) as allowed:
+            await _until_gone(receive)
+        return not allowed.cancelled_caught
 
-class ServerSend:
-    """The outermost part of the application: it keeps the server's own ``send`` for the streams.
 
-    A stream is answered from here, when all that found it has returned: the frames of Starlette's middleware
-    and routes would stay in memory as long as it is open, 3 KiB of 19.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, and answer a stream that was found."""
-        scope[SERVER_SEND] = send
-        await self._app(scope, receive, send)
-        stream = scope.pop(FOUND, None)
-        if stream is not None:
-            await stream(scope, receive, send)
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

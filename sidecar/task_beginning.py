@@ -1,4 +1,7 @@
-"""What the stream of one task begins with: the task, if a worker has it, if it has ended, or if neither."""
+"""What the stream of one task begins with: the task, if a worker has it, if it has ended, or if neither.
+
+A task that may not be seen is nowhere: whoever asks for it can tell it from no other that nobody has seen.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from dataclasses import dataclass
 from celery_plugin.contract import END_STATUSES, JSON, EventType, Position, encode, split_record
 from sidecar import control
 from sidecar.backlog import Backlog
-from sidecar.event_log import with_extra
 from sidecar.feed import Feed, Link
+from sidecar.forms import Form
 from sidecar.problems import Unavailable
 from sidecar.snapshot import make_part
 from sidecar.state import Unreadable, read_event
@@ -63,22 +66,23 @@ class TaskBeginnings:
         place, position = self._feed.log.end, self._feed.log.position
         # The second look finds what ended between the first one and the look into memory.
         for _ in range(2):
-            ended = await self._kept(task_id)
-            if (task := self._feed.state.task(task_id)) is not None:
-                shown = with_extra(task.event, task.extra, wanted.include)
+            ended = await self._kept(wanted)
+            task = self._feed.state.task(task_id)
+            if task is not None and wanted.tasks.admits(task):
+                shown = wanted.form.of(task.event, task.extra)
                 return TaskBeginning(self._shown(shown), self._feed.log.position, self._feed.log.end)
             if ended is not None:
-                return self._of_ended(ended, wanted.include)
+                return self._of_ended(ended, wanted.form)
             if self._feed.log.end == place:
                 break  # nothing has ended in between
-        event, extra = split_record(await self._waiting(task_id) or _unknown(task_id))
-        shown = encode(_with(event, extra, wanted.include)).encode()
-        return TaskBeginning(self._shown(shown, position), position, place)
+        record = await self._waiting(wanted) or _unknown(task_id)
+        return TaskBeginning(self._shown(_in_form(record, wanted.form), position), position, place)
 
-    async def end_of(self, task_id: str) -> JSON | None:
+    async def end_of(self, wanted: Wanted) -> JSON | None:
         """The record of a task that has ended; None where it has not, or Redis cannot say."""
+        [task_id] = wanted.tasks.task_ids
         try:
-            kept = await self._kept(task_id) if self._feed.link is Link.LIVE else None
+            kept = await self._kept(wanted) if self._feed.link is Link.LIVE else None
         except StoreUnavailable:
             return None
         has_ended = kept is not None and kept["status"] in END_STATUSES
@@ -99,24 +103,26 @@ class TaskBeginnings:
         later = self._feed.log.after(last.offset)
         return not any(frame.task_id == end["task_id"] and ends_task(frame) for frame in later)
 
-    async def _waiting(self, task_id: str) -> JSON | None:
+    async def _waiting(self, wanted: Wanted) -> JSON | None:
+        [task_id] = wanted.tasks.task_ids
         try:
-            return await self._find_pending(task_id)
+            record = await self._find_pending(task_id)
         except Unavailable:  # what workers do is told all the same
             return None
+        return record if record is not None and wanted.tasks.admits(subject_of(record)) else None
 
-    async def _kept(self, task_id: str) -> JSON | None:
+    async def _kept(self, wanted: Wanted) -> JSON | None:
+        [task_id] = wanted.tasks.task_ids
         record = await self._ended.find(task_id)
         try:
             event = read_event(record or b"")
         except Unreadable:
             return None
-        return event if event["type"] == EventType.TASK_STATUS else None
+        is_shown = event["type"] == EventType.TASK_STATUS and wanted.tasks.admits(subject_of(event))
+        return event if is_shown else None
 
-    def _of_ended(self, record: JSON, include: tuple[str, ...]) -> TaskBeginning:
-        event, extra = split_record(record)
-        shown = encode(_with(event, extra, include)).encode()
-        chunk, is_end = self._shown(shown), record["status"] in END_STATUSES
+    def _of_ended(self, record: JSON, form: Form) -> TaskBeginning:
+        chunk, is_end = self._shown(_in_form(record, form)), record["status"] in END_STATUSES
         end = control.end(subject_of(record)) if is_end else b""
         return TaskBeginning(chunk + end, self._feed.log.position, self._feed.log.end, last=is_end)
 
@@ -125,8 +131,9 @@ class TaskBeginnings:
         return make_part(head, [record]) + control.live(position or self._feed.log.position)
 
 
-def _with(event: JSON, extra: JSON, include: tuple[str, ...]) -> JSON:
-    return event | {name: extra[name] for name in include if name in extra}
+def _in_form(record: JSON, form: Form) -> bytes:
+    event, extra = split_record(record)
+    return form.of(encode(event).encode(), encode(extra).encode())
 
 
 def _unknown(task_id: str) -> JSON:

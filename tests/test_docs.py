@@ -11,6 +11,7 @@ import pytest
 from celery_plugin import contract
 from celery_plugin.contract import Keys
 from celery_plugin.settings import Settings as PluginSettings
+from sidecar.paths import SESSION, TICKETS
 from sidecar.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -63,12 +64,15 @@ def _default(value: object) -> list[str]:
     return [f"{value:g}" if isinstance(value, float) else str(value)]
 
 
+def listed_routes() -> set[str]:
+    """The paths of the table of the routes."""
+    return {in_backquotes(row[0])[0].split()[-1] for row in table_after("## Routes")}
+
+
 def test_every_route_is_listed() -> None:
     """The table of the routes names each route of the application."""
     source = (ROOT / "sidecar" / "app.py").read_text()
-    routes = set(re.findall(r'Route\("([^"]+)"', source))
-    listed = {in_backquotes(row[0])[0].removeprefix("GET ") for row in table_after("## Routes")}
-    assert routes == listed
+    assert {*re.findall(r'Route\("([^"]+)"', source), SESSION, TICKETS} == listed_routes()
 
 
 def test_every_event_type_is_listed() -> None:

@@ -131,3 +131,10 @@ def test_wrong(name: str, values: list[str]) -> None:
     assert name == caught.value.parameter
     if name == "status":
         assert "active, reserved" in caught.value.expected
+
+
+def test_the_same_filter_is_equal() -> None:
+    """Viewers who ask for the same have equal filters with one hash, so that they can share."""
+    given = [("task_name", "a.*"), ("task_name", "b"), ("queue", "high")]
+    assert filter_of(*given) == filter_of(*reversed(given))
+    assert hash(filter_of(*given)) == hash(filter_of(*reversed(given)))

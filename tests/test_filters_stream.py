@@ -11,6 +11,7 @@ import pytest
 from celery_plugin.contract import EXTRA_FIELDS, LogEntry
 from sidecar import pump as pump_module
 from sidecar.filters import TaskFilter
+from sidecar.forms import Form
 from sidecar.wanted import Wanted
 from tests.support.batches import Sender
 from tests.support.sidecar_process import Sidecar
@@ -181,7 +182,7 @@ def test_an_extra_that_is_no_json() -> None:
     feed = live_feed()
     feed.append(LogEntry(1, b'{"type":"task_status","task_id":"a","status":"active"}', b"nonsense"))
     [frame] = feed.log.after(0)
-    assert frame.lean == frame.form(("args",))
+    assert frame.lean == frame.shown(Form(("args",)))
 
 
 # -- the size of the snapshot

@@ -21,6 +21,7 @@ from sidecar.connections import make_client
 from sidecar.filters import TaskFilter
 from sidecar.history import History, _read_place
 from sidecar.pages import write_cursor
+from sidecar.principal import anonymous_principal
 from sidecar.problems import BadParameter
 from sidecar.store import HISTORY_COUNT, Store
 from tests.support import acl
@@ -31,6 +32,7 @@ from tests.support.writing import life, task
 
 QUEUE = "/api/v1/queue"
 EVERYTHING = TaskFilter()
+ANYBODY = anonymous_principal(frozenset({"args"}))
 
 
 @pytest.fixture
@@ -176,7 +178,7 @@ async def test_every_page(history: History, redis_client: Redis, at: float | Non
     names = fill(redis_client, 2 * HISTORY_COUNT + 50, at)
     found, cursor = [], None
     while True:
-        page = json.loads(await history.page(EVERYTHING, 90, cursor))
+        page = json.loads(await history.page(ANYBODY, EVERYTHING, 90, cursor))
         found += ids(page)
         if not (cursor := page["next"]):
             break
@@ -190,10 +192,12 @@ async def test_bounded_work(history: History, redis_client: Redis, monkeypatch: 
     wanted = TaskFilter(task_ids=frozenset({names[-1]}))
     pages, cursor = [], None
     while True:
-        page = json.loads(await history.page(wanted, 10, cursor))
+        page = json.loads(await history.page(ANYBODY, wanted, 10, cursor))
         pages.append(ids(page))
         if not (cursor := page["next"]):
             break
+        # No cursor names a task that was not shown.
+        assert b"" == _read_place(cursor)[1]
     assert [names[-1]] == [task_id for page in pages for task_id in page]
     assert ([], 3) == (pages[0], len(pages))
 
@@ -211,7 +215,7 @@ async def test_ten_thousand_are_read_in_steps(history: History, redis_client: Re
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(count_steps)
-        page = json.loads(await history.page(TaskFilter(search="nobody"), 100, None))
+        page = json.loads(await history.page(ANYBODY, TaskFilter(search="nobody"), 100, None))
         tasks.cancel_scope.cancel()
     assert ([], None) == (page["tasks"], page["next"])
     assert steps >= 10_000 // HISTORY_COUNT

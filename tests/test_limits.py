@@ -53,7 +53,7 @@ def connection(sidecar: Sidecar, request: bytes, receive_buffer: int = 0) -> Ite
 
 def request_of(path: str = EVENTS) -> bytes:
     """The head of a request for a stream."""
-    return f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
 
 
 # -- how many
@@ -194,10 +194,11 @@ ODD = {
     "nothing": b"",
     "half a request": b"GET /api/v1/queue/events HTTP/1.1\r\nHo",
     "no HTTP": b"\x16\x03\x01\x02\x00\r\n\r\n",
-    "POST": b"POST /api/v1/queue/events HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{}",
-    "HEAD": b"HEAD /api/v1/queue/events HTTP/1.1\r\nHost: x\r\n\r\n",
+    "POST": b"POST /api/v1/queue/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{}",
+    "HEAD": b"HEAD /api/v1/queue/events HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "two at once": request_of() * 2,
-    "a body": b"GET /api/v1/queue/events HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n" + b"x" * 5000,
+    "a body": b"GET /api/v1/queue/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999\r\n\r\n"
+    + b"x" * 5000,
     "a stream": request_of(),
     "a task": request_of("/api/v1/queue/tasks/a/events"),
 }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.log_setup import JsonFormatter, TextFormatter, escaped
+from sidecar.log_setup import JsonFormatter, TextFormatter, escaped, without_credentials
 
 FORGED = "done\r\n2026-01-01T00:00:00.000Z INFO root: forged \x1b[2J\u2028\u202e\x7f\x9b"
 
@@ -69,6 +69,41 @@ def test_escaped(text: str) -> None:
     """No text breaks a line, and what is harmless stays as it is."""
     assert len(escaped(text).splitlines()) <= 1
     assert escaped(text) == escaped(escaped(text))
+
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJleHAiOjE3OTB9.c2lnbmF0dXJl-_x"
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"GET /api/v1/queue/events?ticket={TOKEN}&queue=high",
+        f"GET /api/v1/queue/events?queue=high&%74icket={TOKEN}",
+        f"GET /api/v1/queue/events?queue=high&x={TOKEN.replace('.', '%2E')}",
+        "GET /x?access_token=c2lnbmF0dXJl&queue=high",
+        "GET /x?queue=high&token=c2lnbmF0dXJl",
+        f"Authorization: Bearer {TOKEN}, queue=high",
+        "authorization: bearer  c2lnbmF0dXJl; queue=high",
+        f"Cookie: __Host-celery-sidecar={TOKEN}; queue=high",
+        "Cookie: celery-sidecar=c2lnbmF0dXJl; queue=high",
+    ],
+)
+def test_no_credential_is_logged(formatter: logging.Formatter, message: str) -> None:
+    """What lets somebody in is cut out of messages and tracebacks; what stands beside it stays."""
+    for text in (logged(formatter, message), logged(formatter, "failed", ValueError(message))):
+        assert "***" in text
+        assert "queue=high" in text
+        assert "c2ln" not in text
+        assert "eyJ" not in text
+
+
+@pytest.mark.parametrize(
+    "message", ["GET /x?q=token&task_id=1", "the token has expired", "a bearer", "eyJ.a"]
+)
+def test_what_is_no_credential_stays(message: str) -> None:
+    """Nothing else is cut."""
+    assert message == without_credentials(message)
 
 
 @pytest.mark.parametrize(("log_format", "start"), [("text", "20"), ("json", "{")])

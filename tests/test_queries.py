@@ -18,6 +18,7 @@ from deploy.demo.redis_server import RedisServer
 from sidecar import queries as queries_module
 from sidecar.filters import Pattern, TaskFilter
 from sidecar.pages import read_limit, write_cursor
+from sidecar.principal import anonymous_principal
 from sidecar.problems import BadParameter
 from sidecar.queries import SortKey, read_sort_key
 from tests.support.batches import WORKER, Sender
@@ -29,6 +30,7 @@ from tests.support.viewing import append, live_feed
 from tests.support.writing import life, task, worker, writing
 
 QUEUE = "/api/v1/queue"
+ANYBODY = anonymous_principal(frozenset({"args"}))
 
 
 def ask(sidecar: Sidecar, path: str, **parameters: Any) -> Any:
@@ -156,20 +158,28 @@ def test_filters(sidecar: Sidecar, sender: Sender) -> None:
     )
 
 
-async def test_bounded_work(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("expected", "at_once"), [(3, 1), (3, 7), (4, 700), (2, 5000)])
+async def test_bounded_work(monkeypatch: pytest.MonkeyPatch, expected: int, at_once: int) -> None:
     """One request looks at so many tasks and no more; the rest is behind its cursor."""
     monkeypatch.setattr(queries_module, "LOOKED_AT_MAX", 1000)
     feed = live_feed()
-    append(feed, 2500)
+    for number in range(2500):
+        # Some are received at the same moment, and some pages end among them.
+        facts = {"task_name": "x" if number % 100 == 0 else "y", "received_at": number // at_once}
+        append(feed, 1, **facts)
     # Neither figures nor Redis are asked for a list.
     queries = queries_module.Queries(feed, None, None)  # type: ignore[arg-type]
-    pages, cursor = [], None
+    pages, cursor, wanted = [], None, TaskFilter(names=(Pattern(("x",)),))
     while True:
-        page = json.loads(await queries.tasks(TaskFilter(names=(Pattern(["x"]),)), 10, cursor))
-        pages.append(page["tasks"])
+        page = json.loads(await queries.tasks(ANYBODY, wanted, 1000, cursor))
+        pages.append([each["task_id"] for each in page["tasks"]])
         if not (cursor := page["next"]):
             break
-    assert [[], [], []] == pages
+        # No cursor names a task that was not shown.
+        assert "" == read_sort_key(cursor)[2]
+    assert expected == len(pages)
+    assert {f"t{number + 1}" for number in range(0, 2500, 100)} == {each for page in pages for each in page}
+    assert 25 == sum(map(len, pages))
 
 
 def test_one_task(sidecar: Sidecar, sender: Sender) -> None:

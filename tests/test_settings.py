@@ -1,6 +1,7 @@
 """Settings: each declared once, read from flags and environment, all mistakes told together."""
 
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from sidecar.settings import (
     typos,
 )
 
+PUBLIC_KEY = Path(__file__).parent / "support" / "public_key.pem"
 GOOD = {
     "host": ("::1", "::1"),
     "port": ("9000", 9000),
@@ -34,6 +36,13 @@ GOOD = {
     "drain_seconds": ("2.5", 2.5),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
+    "auth_secrets": (f"{'a' * 32}, {'b' * 32}", ("a" * 32, "b" * 32)),
+    "auth_public_key": (str(PUBLIC_KEY), str(PUBLIC_KEY)),
+    "auth_audience": ("queue", "queue"),
+    "allow_anonymous": ("Read, Args", "read,args"),
+    "allowed_hosts": ("Queue.example.com,*.lan", ("queue.example.com", "*.lan")),
+    "cors_origins": ("https://a.example,http://b:8080", ("https://a.example", "http://b:8080")),
+    "rate_limit": ("0.5", 0.5),
 }
 
 
@@ -187,3 +196,80 @@ def test_shown() -> None:
     """What is shown of a value is short and cannot break the line."""
     assert r"'a\x1b[2J\nb'" == shown("a\x1b[2J\nb")
     assert len(shown("x" * 10_000)) < 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "queue.internal"])  # noqa: S104  # nothing listens
+def test_no_address_is_open_by_mistake(host: str) -> None:
+    """Where others reach it, it starts only with authentication or when told that anyone may read."""
+    with pytest.raises(BadSettings) as raised:
+        load({"host": host}, {"SIDECAR_AUTH_SECRETS": ""})
+    [mistake] = raised.value.mistakes
+    assert host in mistake
+    assert "SIDECAR_AUTH_SECRETS" in mistake
+    assert "SIDECAR_ALLOW_ANONYMOUS=read" in mistake
+    assert "read" == load({"host": host}, {"SIDECAR_ALLOW_ANONYMOUS": "read"}).allow_anonymous
+    assert load({"host": host}, {"SIDECAR_AUTH_SECRETS": "x" * 32}).authenticates
+    assert load({"host": host}, {"SIDECAR_AUTH_PUBLIC_KEY": str(PUBLIC_KEY)}).authenticates
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_needs_nothing(host: str) -> None:
+    """On loopback it starts without authentication."""
+    settings = load({"host": host}, {})
+    assert (True, False) == (settings.on_loopback, settings.authenticates)
+
+
+def test_a_wrong_secret_is_not_told_twice() -> None:
+    """Who meant to set a secret hears what is wrong with it, and not that none is there."""
+    with pytest.raises(BadSettings) as raised:
+        load({"host": "0.0.0.0", "port": "x"}, {"SIDECAR_AUTH_SECRETS": "hunter2"})  # noqa: S104  # nothing listens
+    assert [
+        "--port is 'x'",
+        "SIDECAR_AUTH_SECRETS",
+    ] == [mistake.split(": ")[0] for mistake in raised.value.mistakes]
+
+
+@pytest.mark.parametrize(
+    "text", ["hunter2", f"{'a' * 32},hunter2", "hunter2 " * 8, "-----BEGIN hunter2", "ä" * 31]
+)
+def test_no_secret_is_told(text: str) -> None:
+    """A secret that is refused stands in no mistake, and a good one in no repr."""
+    with pytest.raises(BadSettings, match=r"^SIDECAR_AUTH_SECRETS: ") as raised:
+        load({}, {"SIDECAR_AUTH_SECRETS": text})
+    assert "hunter2" not in str(raised.value)
+    assert "x" * 32 not in repr(Settings(auth_secrets=("x" * 32,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("auth_public_key", "/no/such/file"),
+        ("auth_public_key", "\0"),
+        ("auth_public_key", "/dev/zero"),
+        ("auth_public_key", __file__),
+        ("auth_audience", "a\x1bb"),
+        ("allow_anonymous", "yes"),
+        ("allow_anonymous", "write"),
+        ("allow_anonymous", "args"),
+        ("allowed_hosts", "http://a"),
+        ("allowed_hosts", "a:80"),
+        ("allowed_hosts", "a,,b"),
+        ("allowed_hosts", "a.*"),
+        ("cors_origins", "*,https://a.example"),
+        ("cors_origins", "null"),
+        ("cors_origins", "a.example"),
+        ("cors_origins", "https://a.example/"),
+        ("cors_origins", "https://a.example:443"),
+        ("cors_origins", "https://A.example"),
+        ("cors_origins", "https://*.a.example"),
+        ("cors_origins", "https://u@a.example"),
+        ("cors_origins", "https://a.example:x"),
+        ("rate_limit", "-1"),
+        ("rate_limit", "inf"),
+        ("rate_limit", "1e3"),
+    ],
+)
+def test_wrong_value_of_access(name: str, text: str) -> None:
+    """What a setting of access cannot be is refused."""
+    with pytest.raises(BadSettings, match=f"^--{name.replace('_', '-')} is "):
+        load({name: text}, {})

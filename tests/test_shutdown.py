@@ -126,7 +126,7 @@ def test_port_in_use(redis_server: RedisServer, start_sidecar: StartSidecar) -> 
 
 def test_no_such_host(redis_server: RedisServer, start_sidecar: StartSidecar) -> None:
     """An address that is not this machine's is told in one line, with exit code 1."""
-    sidecar = start_sidecar(ready=False, env={"SIDECAR_HOST": "192.0.2.1"})
+    sidecar = start_sidecar(ready=False, env={"SIDECAR_HOST": "192.0.2.1", "SIDECAR_ALLOW_ANONYMOUS": "read"})
     assert 1 == sidecar.wait()
     [line] = sidecar.output.splitlines()
     assert "cannot listen on 192.0.2.1" in line

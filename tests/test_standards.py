@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +18,7 @@ from httpx_sse import ServerSentEvent, connect_sse
 from playwright.sync_api import Browser, Page
 
 from celery_plugin.contract import Position
+from deploy.demo.ports import HOST
 from tests.support.batches import Sender
 from tests.support.browser import need, open_browser, open_page
 from tests.support.sidecar_process import Sidecar
@@ -43,9 +48,22 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-def follow(browser: Browser, origin: Sidecar, url: str) -> Page:
-    """Open a page of a sidecar's origin, and a stream in it."""
-    page = open_page(browser, f"{origin.url}/livez")
+@pytest.fixture
+def front_end(tmp_path: Path) -> Iterator[str]:
+    """The origin of somebody's front end, which has a page."""
+    (tmp_path / "index.html").write_text("<!doctype html><title>A front end</title>")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer((HOST, 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://{HOST}:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def follow(browser: Browser, origin: str, url: str) -> Page:
+    """Open a page of an origin, and a stream in it."""
+    page = open_page(browser, origin)
     page.evaluate(FOLLOW, url)
     page.wait_for_function("() => window.seen.some(event => event.type === 'live')")
     return page
@@ -69,7 +87,7 @@ def test_event_source(
     browser: Browser, sender: Sender, sidecar: Sidecar, start_sidecar: StartSidecar, number: signal.Signals
 ) -> None:
     """It reads every event as it was meant, and comes back by itself to a sidecar that was restarted."""
-    page = follow(browser, sidecar, EVENTS)
+    page = follow(browser, f"{sidecar.url}/livez", EVENTS)
     first = sender.send(*life("a", task_name=DIFFICULT)).position
     page.wait_for_function(HAS_SEEN, arg=str(first))
     sidecar.send_signal(number)
@@ -90,7 +108,34 @@ def test_event_source(
 def test_event_source_of_another_origin(
     browser: Browser,
     sender: Sender,
+    front_end: str,
+    start_sidecar: StartSidecar,
+) -> None:
+    """A page of an origin that was named reads on after a restart, too; one of another reads nothing."""
+    sidecar = start_sidecar(env={"SIDECAR_CORS_ORIGINS": front_end})
+    page = follow(browser, front_end, sidecar.url + EVENTS)
+    first = sender.send(*life("a")).position
+    page.wait_for_function(HAS_SEEN, arg=str(first))
+    sidecar.kill()
+    for batch in many(100):
+        sender.send(*batch)
+    start_sidecar(port=sidecar.port, env={"SIDECAR_CORS_ORIGINS": front_end})
+    last = sender.send(*life("z")).position
+    page.wait_for_function(HAS_SEEN, arg=str(last))
+    assert list(range(first.offset - 2, last.offset + 1)) == from_log(page.evaluate("seen"))
+    page.close()
+    stranger = open_page(browser, front_end.replace(HOST, "localhost"))
+    stranger.evaluate(FOLLOW, sidecar.url + EVENTS)
+    stranger.wait_for_function("() => source.readyState === EventSource.CLOSED")
+    assert [[], 0] == stranger.evaluate("[seen, opened]")
+    stranger.close()
+
+
+def test_event_source_of_another_origin_through_nginx(
+    browser: Browser,
+    sender: Sender,
     sidecar: Sidecar,
+    front_end: str,
     start_sidecar: StartSidecar,
     start_nginx: StartNginx,
 ) -> None:
@@ -99,8 +144,7 @@ def test_event_source_of_another_origin(
     While no sidecar is there it is told to come back, in a way that it may read.
     """
     nginx = start_nginx(sidecar, more="add_header Access-Control-Allow-Origin *;")
-    # The page is of the origin of another sidecar.
-    page = follow(browser, start_sidecar(), nginx.url + EVENTS)
+    page = follow(browser, front_end, nginx.url + EVENTS)
     first = sender.send(*life("a")).position
     page.wait_for_function(HAS_SEEN, arg=str(first))
     sidecar.kill()

@@ -236,7 +236,7 @@ def test_many_at_once(redis_server: RedisServer, redis_client: Any, start_sideca
     with ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection((HOST, sidecar.port))) for _ in range(1000)]
         for number, client in enumerate(clients):
-            client.sendall(f"GET {path_of(f't{number}')} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            client.sendall(f"GET {path_of(f't{number}')} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         for client in clients:
             client.settimeout(30)
             body = b""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -58,8 +59,8 @@ class Service:
         backlog = NoBacklog(feed)
         store = Store(make_client(f"redis://{HOST}:1"), Keys())  # no stream of one task asks it
         beginnings = Beginnings(snapshots or Snapshots(feed, board), TaskBeginnings(feed, store, backlog))
-        catching_up = CatchingUp(feed, front, board, beginnings, backlog, view or View(feed))
-        self.audiences = Audiences()
+        catching_up = CatchingUp(feed, front, beginnings, backlog, view or View(feed))
+        self.audiences = Audiences(board)
         self.pump = Pump(feed, front, board, self.audiences, catching_up, rest=0)
         self.streams = Streams(self.pump, self.audiences, Limits(1000, 1000), Drain(self.pump, 0), ())
 
@@ -151,10 +152,10 @@ def live_feed(length: int = 100) -> Feed:
     return feed
 
 
-def append(feed: Feed, count: int) -> None:
+def append(feed: Feed, count: int, **facts: Any) -> None:
     """Let so many events come."""
     for _ in range(count):
         offset = feed.position.offset + 1
-        event = {"type": "task_status", "task_id": f"t{offset}", "status": "active"}
+        event = {"type": "task_status", "task_id": f"t{offset}", "status": "active", **facts}
         feed.append(LogEntry(offset, json.dumps(event).encode(), b"{}"))
     feed.wake()
