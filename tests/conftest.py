@@ -16,9 +16,9 @@ from deploy.demo.ports import share_ports
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl, celery_worker, sidecar_process, tasks_app
 from tests.support.batches import Sender, Stored
-from tests.support.browser import need
 from tests.support.celery_worker import Worker
 from tests.support.deadline import eventually
+from tests.support.needed import need
 from tests.support.nginx import Nginx, find_nginx
 from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar

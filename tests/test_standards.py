@@ -20,7 +20,8 @@ from playwright.sync_api import Browser, Page
 from celery_plugin.contract import Position
 from deploy.demo.ports import HOST
 from tests.support.batches import Sender
-from tests.support.browser import need, open_browser, open_page
+from tests.support.browser import open_browser, open_page
+from tests.support.needed import need
 from tests.support.sidecar_process import Sidecar
 from tests.support.sse import Parser
 from tests.support.starters import StartNginx, StartProcess, StartSidecar

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+
+from tests.support.needed import need
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Neither a sandbox, which root cannot have, nor shared memory, of which a container has little.
@@ -23,13 +23,6 @@ PHONE = {"width": 390, "height": 844}
 def find_chromium() -> str | None:
     """Find the browser."""
     return next((path for name in CHROMIUM if (path := shutil.which(name))), None)
-
-
-def need(program: str | None, what: str) -> str:
-    """Skip the test where a program is missing, and fail it in CI."""
-    if program is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{what} is not installed")
-    return program
 
 
 @contextmanager
