@@ -1,8 +1,9 @@
-"""The server's side of a connection: uvicorn's, with a limit to the time and the size of a request's head.
+"""The server's side of a connection: uvicorn's, with limits to what a client may send.
 
-uvicorn waits for ever for the rest of a head, and takes one of any size. And where a client sends its next
-request before the answer to the last one has ended, which a stream's never does, it tells only the newest
-one that the client has gone: the stream's task would stay for ever.
+uvicorn waits for ever for the rest of a head, and takes one of any size; it keeps each header that comes
+behind a body, and each request that comes before the last one has been answered. And where a client sends its
+next request before the answer to the last one has ended, which a stream's never does, it tells only the
+newest one that the client has gone: the stream's task would stay for ever.
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 HEAD_SECONDS = 15.0
 # Cookies and a token have room; a stream keeps its head as long as it is open.
 HEAD_MAX_BYTES = 32_768
+# A header of four bytes takes 200 in memory.
+HEADERS_MAX = 100
+# Head and body; no body is wanted that comes near it.
+REQUEST_MAX_BYTES = 65_536
+# Requests on one connection that have not been answered; only programs for tests send a second one.
+UNANSWERED_MAX = 8
 _END_OF_HEAD = b"\r\n\r\n"
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -22,16 +29,21 @@ _TOO_LARGE = (
 )
 
 
+class TooMuch(Exception):
+    """Raised into the parser when a client sends what is not taken any more."""
+
+
 class HttpProtocol(HttpToolsProtocol):
-    """Cuts a connection that does not come to the end of a head."""
+    """Cuts a connection that sends too slowly or too much."""
 
     # With these in its dict as well, that would be one of its own for each connection, of 1 KB.
-    __slots__ = ("_cycles", "_head_bytes", "_head_timer")
+    __slots__ = ("_cycles", "_head_bytes", "_head_timer", "_request_bytes")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._request_bytes = 0
         # The requests whose answers have not ended.
         self._cycles: list[RequestResponseCycle] = []
 
@@ -59,7 +71,11 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
+        self._request_bytes += len(data)
         super().data_received(data)
+        # What came together with the end of a request is not counted, and is one read at most.
+        if self._request_bytes > REQUEST_MAX_BYTES:
+            self.transport.abort()
 
     def on_message_begin(self) -> None:
         """The first byte of a head has come."""
@@ -67,11 +83,28 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is None:
             self._expect_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; those behind a body nobody reads."""
+        if self._head_timer is None:
+            return
+        if len(self.headers) >= HEADERS_MAX:
+            raise TooMuch
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """The head is complete."""
         self._stop_timer()
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete]
+        if len(self._cycles) >= UNANSWERED_MAX:
+            self.transport.abort()
+            raise TooMuch
         super().on_headers_complete()
-        self._cycles = [cycle for cycle in (*self._cycles, self.cycle) if not cycle.response_complete]
+        self._cycles.append(self.cycle)
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        self._request_bytes = 0
+        super().on_message_complete()
 
     def _expect_head(self) -> None:
         self._head_bytes = 0

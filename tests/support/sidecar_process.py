@@ -41,12 +41,13 @@ def launch_sidecar(
     port: int | None = None,
     arguments: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
+    module: str = "sidecar",
 ) -> Sidecar:
     """Start a sidecar without waiting; give `port` to take the place of one that was killed."""
     port = port or free_port()
     variables = {"SIDECAR_HOST": HOST, "SIDECAR_PORT": str(port), "SIDECAR_REDIS_URL": redis_url}
     sidecar = Sidecar(
-        [sys.executable, "-m", "sidecar", "serve", *arguments],
+        [sys.executable, "-m", module, "serve", *arguments],
         name=f"sidecar on {port}",
         env=environment(**variables | dict(env or {})),
     )
