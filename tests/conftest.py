@@ -147,8 +147,8 @@ def start_sidecar(request: pytest.FixtureRequest, processes: list[Process]) -> S
 def start_nginx(processes: list[Process], tmp_path: Path) -> StartNginx:
     """Start an nginx in front of sidecars, with the configuration that is shipped."""
 
-    def start(*sidecars: Sidecar, more: str = "") -> Nginx:
-        nginx = Nginx(need(find_nginx(), "nginx"), tmp_path, [each.port for each in sidecars], more)
+    def start(*sidecars: Sidecar) -> Nginx:
+        nginx = Nginx(need(find_nginx(), "nginx"), tmp_path, [each.port for each in sidecars])
         processes.append(nginx)
         return nginx
 

@@ -141,3 +141,13 @@ def test_none_is_there(sender: Sender, start_sidecar: StartSidecar, start_nginx:
             again = stack.enter_context(EventStream(nginx.url + EVENTS, last_event_id=last))
             again.until(lambda event: event.id == str(position))
             assert "task_status" == again.seen[0].event
+
+
+def test_no_ticket_is_logged(sender: Sender, start_sidecar: StartSidecar, start_nginx: StartNginx) -> None:
+    """The log of nginx has each request, and nothing that lets somebody in."""
+    nginx = start_nginx(start_sidecar())
+    with EventStream(nginx.url + EVENTS, params={"ticket": "secret"}) as stream:
+        stream.next()
+    [line] = eventually(lambda: nginx.requests)
+    assert EVENTS in line
+    assert "secret" not in line

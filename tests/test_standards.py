@@ -21,6 +21,7 @@ from celery_plugin.contract import Position
 from deploy.demo.ports import HOST
 from tests.support.batches import Sender
 from tests.support.browser import open_browser, open_page
+from tests.support.deadline import eventually
 from tests.support.needed import need
 from tests.support.sidecar_process import Sidecar
 from tests.support.sse import Parser
@@ -34,7 +35,8 @@ DIFFICULT = 'a\u2028b\u2029c\x85d\u00e9\U0001f680"\\\n\r\t\x00'
 FOLLOW = """url => {
   window.seen = [];
   window.opened = 0;
-  window.source = new EventSource(url);
+  // The stricter case, where it is of another origin.
+  window.source = new EventSource(url, {withCredentials: true});
   source.onopen = () => { opened += 1; };
   for (const type of ["snapshot", "live", "reset", "task_status", "worker_status", "drain"])
     source.addEventListener(type, e => seen.push({type, id: e.lastEventId, data: JSON.parse(e.data)}));
@@ -135,16 +137,17 @@ def test_event_source_of_another_origin(
 def test_event_source_of_another_origin_through_nginx(
     browser: Browser,
     sender: Sender,
-    sidecar: Sidecar,
     front_end: str,
     start_sidecar: StartSidecar,
     start_nginx: StartNginx,
 ) -> None:
-    """Through nginx, which lets other origins in, it is the same, and needs no question beforehand.
+    """Through nginx it is the same, and needs no question beforehand.
 
     While no sidecar is there it is told to come back, in a way that it may read.
     """
-    nginx = start_nginx(sidecar, more="add_header Access-Control-Allow-Origin *;")
+    env = {"SIDECAR_CORS_ORIGINS": front_end}
+    sidecar = start_sidecar(env=env)
+    nginx = start_nginx(sidecar)
     page = follow(browser, front_end, nginx.url + EVENTS)
     first = sender.send(*life("a")).position
     page.wait_for_function(HAS_SEEN, arg=str(first))
@@ -152,11 +155,12 @@ def test_event_source_of_another_origin_through_nginx(
     for batch in many(100):
         sender.send(*batch)
     page.wait_for_function("() => window.seen.at(-1).type === 'drain'")
-    start_sidecar(port=sidecar.port)
+    start_sidecar(port=sidecar.port, env=env)
     last = sender.send(*life("z")).position
     page.wait_for_function(HAS_SEEN, arg=str(last))
     assert list(range(first.offset - 2, last.offset + 1)) == from_log(page.evaluate("seen"))
     page.close()
+    eventually(lambda: len(nginx.requests) > 2)
     assert [] == [line for line in nginx.requests if "OPTIONS" in line]
 
 

@@ -29,7 +29,6 @@ pid nginx.pid;
 error_log {folder}/error.log info;
 events {{ worker_connections 1024; }}
 http {{
-    access_log {folder}/access.log;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
     uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     include {folder}/celery-sidecar.conf;
@@ -43,11 +42,11 @@ def find_nginx() -> str | None:
 
 
 class Nginx(Process):
-    """nginx in front of sidecars on these ports; ``more`` stands at the beginning of its ``server``."""
+    """nginx in front of sidecars on these ports."""
 
-    def __init__(self, program: str, folder: Path, sidecars: list[int], more: str = "") -> None:
+    def __init__(self, program: str, folder: Path, sidecars: list[int]) -> None:
         self.port = free_port()
-        self._sidecars, self._more = sidecars, more
+        self._sidecars = sidecars
         self.folder = folder = folder / f"nginx-{self.port}"
         folder.mkdir()
         self._configure()
@@ -71,7 +70,7 @@ class Nginx(Process):
         eventually(lambda: self._log.count(_STEPS_DOWN) == told + WORKERS, what="nginx has loaded it")
 
     def _configure(self, *without: int) -> None:
-        text = configuration(self.port, self._sidecars, self._more)
+        text = configuration(self.port, self._sidecars, self.folder)
         for port in without:
             text = text.replace(f":{port} max_fails=0;", f":{port} max_fails=0 down;")
         (self.folder / "celery-sidecar.conf").write_text(text)
@@ -83,7 +82,7 @@ class Nginx(Process):
     @property
     def requests(self) -> list[str]:
         """The lines of its access log: one for each request that has ended."""
-        return (self.folder / "access.log").read_text().splitlines()
+        return (self.folder / "celery-sidecar.log").read_text().splitlines()
 
     @property
     def complaints(self) -> list[str]:
@@ -91,13 +90,17 @@ class Nginx(Process):
         return [line for line in self._log.splitlines() if "[info]" not in line and "[notice]" not in line]
 
 
-def configuration(port: int, sidecars: list[int], more: str = "") -> str:
-    """The shipped configuration with these ports."""
+def configuration(port: int, sidecars: list[int], logs: Path) -> str:
+    """The shipped configuration with these ports, and with its logs there."""
+    servers = "".join(f"    server {HOST}:{sidecar} max_fails=0;\n" for sidecar in sidecars)
     text = SHIPPED.read_text()
-    text, listens = re.subn(r"listen 8080;", f"listen {HOST}:{port};\n{more}", text)
-    servers = "\n".join(f"    server {HOST}:{sidecar} max_fails=0;" for sidecar in sidecars)
-    text, names = re.subn(r"(?:    server 127\.0\.0\.1:\d+ max_fails=0;\n)+", servers + "\n", text)
-    assert (listens, names) == (1, 1), "the shipped configuration has changed"
+    for pattern, ours in {
+        r"listen 8080;": f"listen {HOST}:{port};",
+        r"(?:    server 127\.0\.0\.1:\d+ max_fails=0;\n)+": servers,
+        r"/var/log/nginx/": f"{logs}/",
+    }.items():
+        text, count = re.subn(pattern, ours, text)
+        assert count == 1, f"the shipped configuration has no {pattern} any more"
     return text
 
 

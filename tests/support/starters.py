@@ -39,6 +39,6 @@ class StartSidecar(Protocol):
 
 
 class StartNginx(Protocol):
-    """Start nginx in front of sidecars; ``more`` stands at the beginning of its ``server``."""
+    """Start nginx in front of sidecars."""
 
-    def __call__(self, *sidecars: Sidecar, more: str = "") -> Nginx: ...
+    def __call__(self, *sidecars: Sidecar) -> Nginx: ...
