@@ -91,6 +91,10 @@ class CatchingUp:
 
     async def _resume(self, viewer: Viewer, came_with: Position) -> None:
         """Go on from the id that a viewer came with, or say why that cannot be."""
+        if "lost" in viewer.audience.wanted.tasks.statuses:
+            # What is lost by lease stands in no log, so neither does that it is so no longer.
+            await self._start_over(viewer, "lost")
+            return
         while not viewer.leaves:
             try:
                 reason = await self._backlog.reach(came_with)

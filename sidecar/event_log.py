@@ -66,13 +66,19 @@ class Frame:
         return head + data + form.of(event, self.extra) + rest[len(event) :]
 
 
-def make_frame(epoch: str, entry: LogEntry, event: JSON | None) -> Frame:
-    """Encode an event of the log; of one that cannot be read, None, viewers get only the id."""
+def make_frame(epoch: str, entry: LogEntry, event: JSON | None, lost_by: str | None = None) -> Frame:
+    """Encode an event of the log; of one that cannot be read, None, viewers get only the id.
+
+    ``lost_by`` is the worker that had lost the task until then, as the leases say and no event does.
+    """
     position = Position(epoch, entry.offset)
     if event is None:
         return Frame(entry.offset, bare_id(position), "", ())
     lean = sse(event["type"], entry.event, position)
-    return Frame(entry.offset, lean, event["type"], subjects_of(event), entry.extra)
+    subjects = subjects_of(event)
+    if lost_by is not None:
+        subjects = (*subjects, subjects[0]._replace(status="lost", worker=lost_by))
+    return Frame(entry.offset, lean, event["type"], subjects, entry.extra)
 
 
 def view_frame(offset: int, event_type: str, event: bytes, extra: bytes) -> Frame:
@@ -109,12 +115,12 @@ class EventLog:
         """Go on under the first epoch: until then there was nothing to tell."""
         self.position = Position(epoch, self.position.offset)
 
-    def append(self, entry: LogEntry, event: JSON | None) -> None:
+    def append(self, entry: LogEntry, event: JSON | None, lost_by: str | None = None) -> None:
         """Add the next event; its offset is one more than the last one's. None: it cannot be read."""
         if entry.offset != self.position.offset + 1:
             raise AssertionError(f"offset {entry.offset} does not follow {self.position.offset}")
         self.position = Position(self.position.epoch, entry.offset)
-        self._add(make_frame(self.position.epoch, entry, event))
+        self._add(make_frame(self.position.epoch, entry, event, lost_by))
 
     def append_view(self, event_type: str, event: bytes, extra: bytes = b"{}") -> None:
         """Add what this sidecar has to say itself at this offset."""

@@ -12,7 +12,7 @@ from enum import Enum
 
 import anyio
 
-from celery_plugin.contract import LogEntry, Position
+from celery_plugin.contract import EventType, LogEntry, Position
 from sidecar.event_log import EventLog
 from sidecar.state import State, Unreadable, read_event
 
@@ -58,8 +58,9 @@ class Feed:
             self.pass_over(f"event {entry.offset}", error)
             self.log.append(entry, None)
             return
+        lost = self.state.lost.get(event["task_id"]) if event["type"] == EventType.TASK_STATUS else None
         self.state.apply(entry, event)
-        self.log.append(entry, event)
+        self.log.append(entry, event, lost.worker if lost is not None else None)
 
     def show(self, event_type: str, event: bytes, extra: bytes) -> None:
         """Tell those who watch what no event of the log says; whoever calls it wakes them."""

@@ -1,0 +1,89 @@
+"""From a snapshot to the log, and from one connection to the next: what a page shows stays right."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from sidecar.feed import Link
+from tests.support.asked import Asked
+from tests.support.examination import faults_of
+from tests.support.handover import MemorySidecar, Page, settle, until
+from tests.support.memory_redis import MemoryRedis, MemoryStore
+
+
+@pytest.fixture
+def redis() -> MemoryRedis:
+    """Three tasks run, on a worker that lives."""
+    redis = MemoryRedis()
+    redis.alive.add("one")
+    redis.write([(task_id, "active", "one") for task_id in "abc"])
+    return redis
+
+
+@asynccontextmanager
+async def running(redis: MemoryRedis, store: MemoryStore | None = None) -> AsyncIterator[MemorySidecar]:
+    """Run a sidecar that has read Redis."""
+    sidecar = MemorySidecar(redis, log_length=1000, store=store)
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(sidecar.run)
+        await until(lambda: sidecar.feed.link is Link.LIVE)
+        yield sidecar
+        sidecar.kill()
+
+
+def write(redis: MemoryRedis, sidecar: MemorySidecar, *steps: tuple[str, str]) -> None:
+    """Write these steps of tasks on the worker, and tell the sidecar."""
+    sidecar.subscriber.hear(redis.write([(task_id, status, "one") for task_id, status in steps]))
+
+
+def assert_right(redis: MemoryRedis, *pages: Page) -> None:
+    """Each page has been told each id once, and shows what Redis has."""
+    for page in pages:
+        assert [] == faults_of(page.told, redis.truth)
+        assert [] == redis.shown.differences(page.told, figures=False)
+
+
+async def come_back(page: Page, sidecar: MemorySidecar) -> None:
+    """Connect again, as a browser does, and take all that comes."""
+    page.connect(sidecar)
+    await settle(200)
+
+
+# -- what is lost by lease
+
+
+LOST = Asked((("status", "lost"),))
+
+
+async def test_the_log_goes_on_with_what_was_lost(redis: MemoryRedis) -> None:
+    """Who asked for what is lost sees it leave: the event of the log does not say that it was lost."""
+    async with running(redis) as sidecar:
+        page = Page(LOST)
+        page.connect(sidecar, fresh=True)
+        await until(lambda: page.told.last == redis.position)
+        redis.alive.clear()
+        await sidecar.pulse()
+        await until(lambda: list(page.told.tasks) == ["a", "b", "c"])
+        redis.alive.add("one")
+        write(redis, sidecar, ("a", "completed"), ("b", "active"), ("c", "failed"))
+        await until(lambda: not page.told.tasks)
+        assert_right(redis, page)
+
+
+async def test_what_was_lost_before(redis: MemoryRedis) -> None:
+    """Who comes back and asked for what is lost starts over: that it is so no longer stands in no log."""
+    async with running(redis) as killed:
+        page = Page(LOST)
+        page.connect(killed, fresh=True)
+        await until(lambda: page.told.last == redis.position)
+        redis.alive.clear()
+        await killed.pulse()
+        await until(lambda: page.told.tasks)
+    redis.alive.add("one")
+    async with running(redis) as sidecar:
+        await come_back(page, sidecar)
+        assert_right(redis, page)
