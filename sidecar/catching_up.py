@@ -15,7 +15,7 @@ from sidecar.front import Front
 from sidecar.lost import View
 from sidecar.store import StoreUnavailable
 from sidecar.viewer import Unfinished, Viewer, body, start
-from sidecar.wanted import Piece
+from sidecar.wanted import Piece, Wanted
 
 # What is sent in one piece: a viewer that does not read holds this much, about 150 KB.
 PIECE_FRAMES = 250
@@ -91,9 +91,9 @@ class CatchingUp:
 
     async def _resume(self, viewer: Viewer, came_with: Position) -> None:
         """Go on from the id that a viewer came with, or say why that cannot be."""
-        if "lost" in viewer.audience.wanted.tasks.statuses:
-            # What is lost by lease stands in no log, so neither does that it is so no longer.
-            await self._start_over(viewer, "lost")
+        reason = _never_resumes(viewer.audience.wanted, came_with)
+        if reason is not None:
+            await self._start_over(viewer, reason)
             return
         while not viewer.leaves:
             try:
@@ -132,7 +132,7 @@ class CatchingUp:
             return
         viewer.came_with, viewer.replayed_to = None, None
         viewer.place, viewer.epoch = beginning.place, beginning.position.epoch
-        before = control.reset(reason) if reason else b""
+        before = control.starting_over(reason)
         for number in range(len(beginning)):
             if viewer.leaves:
                 return
@@ -201,3 +201,11 @@ class CatchingUp:
         if patience.cancelled_caught:
             viewer.left = True
             viewer.abort()
+
+
+def _never_resumes(wanted: Wanted, came_with: Position) -> str | None:
+    """Why nobody can go on from an id, whatever the log holds; None where that depends on the log."""
+    if came_with == control.STARTING_OVER:
+        return "behind"
+    # What is lost by lease stands in no log, so neither does that it is so no longer.
+    return "lost" if "lost" in wanted.tasks.statuses else None

@@ -6,13 +6,15 @@ from typing import Final
 
 from celery_plugin.contract import EventType, Position, encode
 from sidecar.denials import TokenExpired
-from sidecar.event_log import sse
+from sidecar.event_log import bare_id, sse
 from sidecar.feed import Feed, Link
 from sidecar.subjects import Facts
 
 # How long an EventSource waits before it comes back.
 RETRY: Final = b"retry: 2000\n\n"
 HEARTBEAT: Final = b": still here\n\n"
+# The id of a client that has a part of a snapshot, or a `reset` and no snapshot yet: it is of no epoch.
+STARTING_OVER: Final = Position("f" * 16, 0)
 
 
 def live(position: Position) -> bytes:
@@ -23,6 +25,14 @@ def live(position: Position) -> bytes:
 def reset(reason: str) -> bytes:
     """The log cannot go on from where the client was."""
     return sse(EventType.RESET, encode({"type": EventType.RESET, "reason": reason}))
+
+
+def starting_over(reason: str | None) -> bytes:
+    """What comes before a snapshot; with a reason where the client has something to forget.
+
+    Cut off within it, a client that kept its old id would be sent what follows that, and lack the rest.
+    """
+    return bare_id(STARTING_OVER) + (reset(reason) if reason else b"")
 
 
 def link(feed: Feed) -> bytes:

@@ -1,7 +1,7 @@
 """The state as a new viewer gets it, and where the log goes on from there; shared by all who want the same.
 
-A snapshot goes out in parts, so that a large queue neither holds up the loop nor makes one giant line. Only
-``live``, which ends it, carries an id: a viewer that is cut off in the middle starts over.
+A snapshot goes out in parts, so that a large queue neither holds up the loop nor makes one giant line. The id
+before it leads nowhere, and only ``live``, which ends it, has a place: who is cut off within it starts over.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from sidecar import backlog, snapshot
 from sidecar.feed import Link
 from tests.support.asked import Asked
 from tests.support.examination import faults_of
@@ -51,6 +52,44 @@ async def come_back(page: Page, sidecar: MemorySidecar) -> None:
     """Connect again, as a browser does, and take all that comes."""
     page.connect(sidecar)
     await settle(200)
+
+
+# -- cut off within a snapshot
+
+
+async def test_cut_off_in_the_first_snapshot(redis: MemoryRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a page has of a snapshot that was cut off, it is told to forget: a task may have ended since."""
+    monkeypatch.setattr(snapshot, "PART_TASKS", 1)
+    monkeypatch.setattr(snapshot, "MAX_AGE_SECONDS", 0)
+    async with running(redis) as sidecar:
+        page = Page(Asked())
+        page.connect(sidecar, fresh=True, pieces=3)
+        await until(lambda: page.told.tasks)
+        assert ["a"] == list(page.told.tasks)
+        write(redis, sidecar, ("a", "completed"))
+        await come_back(page, sidecar)
+        assert_right(redis, page)
+
+
+async def test_cut_off_behind_a_reset(redis: MemoryRedis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was told to forget and got only a part of the snapshot does not go on from its old id."""
+    monkeypatch.setattr(snapshot, "PART_TASKS", 1)
+    monkeypatch.setattr(backlog, "LAG_SECONDS", 0)
+    async with running(redis) as ahead, running(redis) as late:
+        page = Page(Asked())
+        page.connect(ahead, fresh=True)
+        await until(lambda: page.told.last)
+        write(redis, ahead, ("a", "completed"))
+        await until(lambda: page.told.last == redis.position)
+        page.connect(late, pieces=3)
+        await until(lambda: not page.connected)
+        assert "future" in next(line.text for line in page.told.journal if line.kind == "reset")
+        late.subscriber.cut()
+        await until(lambda: not late.subscriber.connected)
+        late.connect()
+        await until(lambda: late.feed.position == redis.position)
+        await come_back(page, late)
+        assert_right(redis, page)
 
 
 # -- what is lost by lease
