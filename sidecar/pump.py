@@ -162,7 +162,9 @@ class Pump:
             if audience.figures in news and audience.wanted.has_figures:
                 piece = Piece(piece.chunk + audience.figures.frame)
             gifts.append(Gift(audience, list(audience.in_step), piece))
-            audience.note(self._position_at(passing[-1]) if passing else audience.knows)
+            # What this sidecar says itself has no id.
+            with_id = next((frame for frame in reversed(passing) if not frame.view), None)
+            audience.note(self._position_at(with_id) if with_id is not None else audience.knows)
         return gifts
 
     def _position_at(self, frame: Frame) -> Position:

@@ -8,12 +8,15 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
-from sidecar import backlog, snapshot
+from sidecar import backlog, pump, snapshot
 from sidecar.feed import Link
+from sidecar.filters import TaskFilter
+from sidecar.wanted import Wanted
 from tests.support.asked import Asked
 from tests.support.examination import faults_of
 from tests.support.handover import MemorySidecar, Page, settle, until
 from tests.support.memory_redis import MemoryRedis, MemoryStore
+from tests.support.viewing import append, live_feed, viewing
 
 
 @pytest.fixture
@@ -126,3 +129,18 @@ async def test_what_was_lost_before(redis: MemoryRedis) -> None:
     async with running(redis) as sidecar:
         await come_back(page, sidecar)
         assert_right(redis, page)
+
+
+async def test_an_id_after_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream whose last event had no id is told one in time, as if it had been told nothing."""
+    monkeypatch.setattr(pump, "BEAT_SECONDS", 0)
+    monkeypatch.setattr(pump, "SILENCE_SECONDS", 1000)
+    monkeypatch.setattr(pump, "BOOKMARK_EVENTS", 1)
+    feed = live_feed()
+    async with viewing(feed, Wanted(TaskFilter(task_ids=frozenset({"a"})))) as viewer:
+        await viewer.until(lambda: viewer.events)
+        append(feed, 1)
+        feed.show("task_status", b'{"type":"task_status","task_id":"a","status":"lost"}', b"{}")
+        feed.wake()
+        await viewer.until(lambda: viewer.events[-1].event == "task_status")
+        await viewer.until(lambda: viewer.parser.last_event_id == str(feed.position))
