@@ -71,11 +71,11 @@ class TaskBeginnings:
             if task is not None and wanted.tasks.admits(task):
                 shown = wanted.form.of(task.event, task.extra)
                 return TaskBeginning(self._shown(shown), self._feed.log.position, self._feed.log.end)
-            if ended is not None:
+            if ended is not None and ended["status"] in END_STATUSES:
                 return self._of_ended(ended, wanted.form)
-            if self._feed.log.end == place:
-                break  # nothing has ended in between
-        record = await self._waiting(wanted) or _unknown(task_id)
+            if ended is not None or self._feed.log.end == place:
+                break  # it may have gone on in between, which is told; or nothing has ended
+        record = ended or await self._waiting(wanted) or _unknown(task_id)
         return TaskBeginning(self._shown(_in_form(record, wanted.form), position), position, place)
 
     async def end_of(self, wanted: Wanted) -> JSON | None:
@@ -122,9 +122,8 @@ class TaskBeginnings:
         return event if is_shown else None
 
     def _of_ended(self, record: JSON, form: Form) -> TaskBeginning:
-        chunk, is_end = self._shown(_in_form(record, form)), record["status"] in END_STATUSES
-        end = control.end(subject_of(record)) if is_end else b""
-        return TaskBeginning(chunk + end, self._feed.log.position, self._feed.log.end, last=is_end)
+        chunk = self._shown(_in_form(record, form)) + control.end(subject_of(record))
+        return TaskBeginning(chunk, self._feed.log.position, self._feed.log.end, last=True)
 
     def _shown(self, record: bytes, position: Position | None = None) -> bytes:
         head = encode({"type": EventType.SNAPSHOT})

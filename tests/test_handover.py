@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -144,3 +144,36 @@ async def test_an_id_after_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None
         feed.wake()
         await viewer.until(lambda: viewer.events[-1].event == "task_status")
         await viewer.until(lambda: viewer.parser.last_event_id == str(feed.position))
+
+
+# -- while it is read
+
+
+class Meanwhile(MemoryStore):
+    """Lets things happen just after a look."""
+
+    def __init__(self, redis: MemoryRedis) -> None:
+        super().__init__(redis)
+        self.steps: list[tuple[str, str]] = []
+        self.sidecar: MemorySidecar
+
+    async def ended(self, task_ids: Sequence[str]) -> dict[str, bytes]:
+        """Look, then write the steps."""
+        found = await super().ended(task_ids)
+        if self.steps:
+            write(self._redis, self.sidecar, *self.steps)
+            self.steps.clear()
+            await settle(20)
+        return found
+
+
+async def test_a_task_that_ends_while_it_is_looked_for(redis: MemoryRedis) -> None:
+    """What happens between the look into Redis and the answer is told; an end ends the stream."""
+    redis.write([("a", "retrying", "one")])
+    store = Meanwhile(redis)
+    async with running(redis, store) as store.sidecar:
+        store.steps = [("a", "active"), ("a", "completed")]
+        page = Page(Asked(task_id="a"))
+        page.connect(store.sidecar, fresh=True)
+        await until(lambda: page.told.ended)
+        assert_right(redis, page)
