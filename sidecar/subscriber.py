@@ -193,6 +193,9 @@ class Subscriber:
                 self._load(state.load_worker, record)
             leases = await self._store.leases()
             end = await self._store.position()
+            if end == NOTHING_YET:
+                # What was read has been deleted since. If only the log is, the next writer tells all anew.
+                state = State()
             if end.epoch == begin.epoch and await self._replay(state, begin, end.offset):
                 await self._view.prepare(state, leases)
                 self._feed.restart(end, state)

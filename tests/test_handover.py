@@ -177,3 +177,24 @@ async def test_a_task_that_ends_while_it_is_looked_for(redis: MemoryRedis) -> No
         page.connect(store.sidecar, fresh=True)
         await until(lambda: page.told.ended)
         assert_right(redis, page)
+
+
+class Emptied(MemoryStore):
+    """A log begins, and Redis is emptied, while an empty Redis is read."""
+
+    async def workers(self) -> list[bytes]:
+        """Look in the midst of it."""
+        self._redis.write_worker("one", "online")
+        found = await super().workers()
+        self._redis.empty()
+        return found
+
+
+async def test_emptied_while_it_is_read() -> None:
+    """Where there is no log there is nothing, whatever was read before it was gone."""
+    redis = MemoryRedis()
+    async with running(redis, Emptied(redis)) as sidecar:
+        page = Page(Asked())
+        page.connect(sidecar, fresh=True)
+        await until(lambda: page.told.last)
+        assert {} == page.told.workers
