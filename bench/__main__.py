@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import checker, fanout, ingest, latency, overhead, pending, queries, soak
+from bench import checker, fanout, fuzz, ingest, latency, overhead, pending, queries, soak
 
 BENCHES = {
     "latency": latency,
@@ -15,6 +15,7 @@ BENCHES = {
     "overhead": overhead,
     "soak": soak,
     "checker": checker,
+    "fuzz": fuzz,
 }
 
 

@@ -14,7 +14,7 @@ import anyio
 
 from celery_plugin.contract import EventType, LogEntry, Position
 from sidecar.event_log import EventLog
-from sidecar.state import State, Unreadable, read_event
+from sidecar.state import State, Unreadable, read_event, read_object
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +59,20 @@ class Feed:
             self.log.append(entry, None)
             return
         lost = self.state.lost.get(event["task_id"]) if event["type"] == EventType.TASK_STATUS else None
+        entry = self._joinable(entry)
         self.state.apply(entry, event)
         self.log.append(entry, event, lost.worker if lost is not None else None)
+
+    def _joinable(self, entry: LogEntry) -> LogEntry:
+        """An event and its extra without what would stand in between when they become one record."""
+        event, extra = entry.event.strip(), entry.extra.strip()
+        if extra != b"{}":
+            try:
+                read_object(extra)
+            except Unreadable as error:
+                self.pass_over(f"what is kept beside event {entry.offset}", error)
+                extra = b"{}"
+        return LogEntry(entry.offset, event, extra)
 
     def show(self, event_type: str, event: bytes, extra: bytes) -> None:
         """Tell those who watch what no event of the log says; whoever calls it wakes them."""

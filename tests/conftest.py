@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 from redis import Redis
 
 from deploy.demo.ports import free_port as find_free_port
@@ -27,6 +29,14 @@ from tests.support.writing import worker, writing
 
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
     share_ports(int(_worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+# For `python -m bench fuzz`.
+hypothesis_settings.register_profile(
+    "fuzz",
+    max_examples=int(os.environ.get("FUZZ_CASES", "100")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 _PROCESSES = pytest.StashKey[list[Process]]()
 _SERVERS = pytest.StashKey[list[RedisServer]]()
