@@ -1,4 +1,4 @@
-"""How many tasks there are of each kind, counted as they come and go, and which have changed lately.
+"""How many tasks there are of each kind, counted as they come and go, and which did so lately.
 
 Of 100,000 tasks there are a few hundred kinds, so what somebody may see of them is counted in no time; and
 of what has not changed nothing need be counted again.
@@ -6,7 +6,6 @@ of what has not changed nothing need be counted again.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -36,15 +35,6 @@ class Changes:
     queues: set[str] = field(default_factory=set)
     all: bool = False
 
-    def note(self, task: Task) -> None:
-        """A task has come or gone."""
-        if self.all:
-            return
-        self.task_ids.add(task.task_id)
-        self.names.add(task.task_name)
-        self.queues.add(task.queue)
-        self.all = len(self.task_ids) > CHANGES_MAX
-
 
 def kind_of(task: Task) -> Kind:
     """Say with which others a task is counted."""
@@ -52,34 +42,54 @@ def kind_of(task: Task) -> Kind:
 
 
 class Census:
-    """Kind → how many tasks of it there are, by their queue."""
+    """Queue → name and status → how many tasks there are."""
 
     def __init__(self) -> None:
-        self._by_queue: dict[str, Counter[Kind]] = {}
-        # Of a new state everything is new.
-        self._changes = Changes(all=True)
+        self._by_queue: dict[str, dict[tuple[str, str], int]] = {}
+        self._changed: list[Task] = []
+        self._all_changed = True
 
     def add(self, task: Task) -> None:
         """Count a task."""
-        self._by_queue.setdefault(task.queue, Counter())[kind_of(task)] += 1
-        self._changes.note(task)
+        numbers = self._by_queue.get(task.queue)
+        if numbers is None:
+            numbers = self._by_queue[task.queue] = {}
+        kind = (task.task_name, task.status)
+        numbers[kind] = numbers.get(kind, 0) + 1
+        self._note(task)
 
     def discard(self, task: Task) -> None:
         """Count a task no longer."""
-        kinds, kind = self._by_queue[task.queue], kind_of(task)
-        kinds[kind] -= 1
-        if not kinds[kind]:
-            del kinds[kind]
-        if not kinds:
-            del self._by_queue[task.queue]
-        self._changes.note(task)
+        numbers, kind = self._by_queue[task.queue], (task.task_name, task.status)
+        if numbers[kind] > 1:
+            numbers[kind] -= 1
+        else:
+            del numbers[kind]
+            if not numbers:
+                del self._by_queue[task.queue]
+        self._note(task)
 
     def numbers(self, queues: Collection[str] | None = None) -> Iterator[tuple[Kind, int]]:
         """Each kind of which there are tasks, in these queues or in all, and how many."""
         for queue in self._by_queue if queues is None else queues:
-            yield from self._by_queue.get(queue, {}).items()
+            for (name, status), number in self._by_queue.get(queue, {}).items():
+                yield Kind(name, queue, status), number
 
     def take_changes(self) -> Changes:
-        """What has changed since this was called last."""
-        changes, self._changes = self._changes, Changes()
-        return changes
+        """What has changed since this was called last; of a new state that is all."""
+        changed, self._changed = self._changed, []
+        if self._all_changed:
+            self._all_changed = False
+            return Changes(all=True)
+        return Changes(
+            {task.task_id for task in changed},
+            {task.task_name for task in changed},
+            {task.queue for task in changed},
+        )
+
+    def _note(self, task: Task) -> None:
+        if self._all_changed:
+            return
+        self._changed.append(task)
+        if len(self._changed) > CHANGES_MAX:
+            self._changed, self._all_changed = [], True

@@ -86,7 +86,7 @@ class ScopedStatus:
 
 
 def _depth(queue: JSON | None) -> object:
-    return queue and (queue["pending"], queue["by_priority"], queue["consumers"])
+    return queue and {name: value for name, value in queue.items() if name != "measured_at"}
 
 
 def _concerns(changes: Changes, scope: Scope) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
+import weakref
 from typing import Any
 
 import pytest
 
 from celery_plugin.contract import JSON, LogEntry, encode
 from sidecar.scope import Scope, read_scope
-from sidecar.scoped_status import count_tasks, narrow_status
+from sidecar.scoped_status import ScopedStatus, count_tasks, narrow_status
 from sidecar.state import State
+from tests.support.batches import Sender
+from tests.support.deadline import eventually
+from tests.support.sse import EventStream
+from tests.support.starters import StartSidecar
+from tests.support.tokens import SECRET, token
+from tests.support.writing import task
 
 STATUSES = ("active", "reserved", "scheduled")
 FIGURES: JSON = {
@@ -46,8 +54,8 @@ def one_by_one(state: State, scope: Scope) -> dict[str, int]:
     """Count by looking at every task."""
     counts = dict.fromkeys((*STATUSES, "lost"), 0)
     for group in (state.active, state.waiting, state.lost):
-        for task in group.values():
-            counts[task.status] += scope.admits(task)
+        for each in group.values():
+            counts[each.status] += scope.admits(each)
     return counts
 
 
@@ -125,3 +133,98 @@ def test_narrow(pending: int | None, total: int | None, queues: list[str], read:
     )
     assert {None} == {figures[name] for name in ("failed_last_hour", "oldest_waiting_s", "workers_online")}
     assert FIGURES.keys() == figures.keys()
+
+
+# -- as they are told
+
+
+SCOPES = [
+    {"tasks": ["1", "2", "none"]},
+    {"names": ["app.a*"]},
+    {"queues": ["high"]},
+    {"tasks": ["3"], "names": ["*b"], "queues": ["low"]},
+]
+
+
+def test_nothing_that_changes_is_missed() -> None:
+    """However tasks and depths change, what is kept for a scope is what a count of now gives."""
+    state, chance, board = State(), random.Random(2), ScopedStatus()
+    kept = {json.dumps(read): (read_scope(read), board.figures_of(read_scope(read))) for read in SCOPES}
+    for offset in range(1, 1000):
+        name, queue = chance.choice(["app.a", "app.ab", "", "x.b"]), chance.choice(["high", "low", ""])
+        put(state, offset, str(chance.randrange(8)), chance.choice([*STATUSES, "completed"]), name, queue)
+        current = FIGURES | {"queues": [depth_of(each, chance.randrange(2)) for each in ("high", "low", "q")]}
+        before = {read: figures.version for read, (_, figures) in kept.items()}
+        changed = board.refresh(state, current)
+        for read, (scope, figures) in kept.items():
+            expected = narrow_status(current, scope, count_tasks(state, scope))
+            assert encode(expected).encode() in figures.frame
+            assert (figures in changed) == (figures.version > before[read])
+
+
+def depth_of(queue: str, pending: int) -> JSON:
+    """How a queue is shown."""
+    return {
+        "name": queue,
+        "pending": pending,
+        "by_priority": {"0": pending},
+        "consumers": 1,
+        "measured_at": 1.0,
+    }
+
+
+def test_nothing_is_kept_for_nobody() -> None:
+    """What nobody watches any more is forgotten, and what nothing has happened to is not counted again."""
+    state, board = State(), ScopedStatus()
+    one, other = (board.figures_of(read_scope({"tasks": [name]})) for name in "12")
+    assert one is board.figures_of(read_scope({"tasks": ["1"]}))
+    assert [one, other] == board.refresh(state, FIGURES)
+    put(state, 1, "1", "active")
+    assert [one] == board.refresh(state, FIGURES)
+    assert [] == board.refresh(state, FIGURES)
+    left = weakref.ref(one)
+    del one
+    assert left() is None
+
+
+def until_active(stream: EventStream, count: int) -> JSON:
+    """Wait for the figures to say that so many tasks run."""
+    told: JSON = stream.until(
+        lambda event: event.event == "queue_status" and event.data["active_tasks"] == count
+    ).data
+    return told
+
+
+def test_a_stream_has_the_figures_of_its_scope(sender: Sender, start_sidecar: StartSidecar) -> None:
+    """They come after the snapshot and when a task of the scope changes, and not when another does."""
+    sidecar = start_sidecar(env={"SIDECAR_AUTH_SECRETS": SECRET})
+    eventually(lambda: sidecar.get("/readyz").status_code == 200)
+    headers = {"Authorization": f"Bearer {token({'tasks': ['a'], 'queues': ['mine']}, ttl=600)}"}
+    with sidecar.events(headers=headers) as stream:
+        assert 0 == stream.until_type("snapshot").data["queue_status"]["active_tasks"]
+        assert 0 == stream.until_type("queue_status").data["active_tasks"]
+        for number in range(20):
+            sender.send(task(f"other{number}", "active", queue="theirs"))
+        sender.send(task("a", "active", queue="theirs"), task("b", "reserved", queue="mine"))
+        told = stream.until(
+            lambda event: event.event == "queue_status" and event.data["active_tasks"] == 1
+        ).data
+        assert (1, None) == (told["reserved_tasks"], told["workers_online"])
+        sender.send(task("a", "completed", queue="theirs"))
+        stream.until(lambda event: event.event == "queue_status" and event.data["active_tasks"] == 0)
+    assert {"a", "b"} == {event.data["task_id"] for event in stream.seen if event.event == "task_status"}
+    # Of each change one, and no more.
+    assert len([event for event in stream.seen if event.event == "queue_status"]) <= 4
+
+
+def test_a_filter_within_a_scope(sender: Sender, start_sidecar: StartSidecar) -> None:
+    """The figures are those of all that may be seen, also where a stream lets through less."""
+    sidecar = start_sidecar(env={"SIDECAR_AUTH_SECRETS": SECRET})
+    eventually(lambda: sidecar.get("/readyz").status_code == 200)
+    headers = {"Authorization": f"Bearer {token({'queues': ['mine']}, ttl=600)}"}
+    params = {"task_id": "none", "types": "queue_status,task_status"}
+    with sidecar.events(headers=headers, params=params) as stream:
+        stream.until_type("live")
+        sender.send(task("b", "active", queue="mine"))
+        until_active(stream, 1)
+    assert [] == [event for event in stream.seen if event.event == "task_status"]
