@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy.demo.ports import HOST
+from deploy.demo.redis_server import RedisServer
 from sidecar.credentials import COOKIE, COOKIE_TOKEN_MAX_CHARS, LOOPBACK_COOKIE
 from sidecar.guard import make_access
 from sidecar.paths import is_open, is_stream
@@ -25,6 +28,7 @@ from tests.support.guarded import (
     bearer,
     serving,
 )
+from tests.support.starters import StartSidecar
 from tests.support.tokens import OTHER_SECRET, SECRET, ec_key, jwk, jwks_file, token
 
 NARROW = {"tasks": ["a"]}
@@ -334,3 +338,50 @@ def test_a_stream_of_a_ticket_ends_with_the_token(client: Client) -> None:
     *_, last = client.events(params={"ticket": ticket})
     assert "unauthorized" == last.event
     assert 0 <= time.time() - end < 1
+
+
+# -- what stays secret
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_secret_in_the_log(log_format: str) -> None:
+    """Whatever a credential is and wherever it stands, neither it nor a secret is in any line."""
+    good, late, foreign = token(ttl=600), token(ttl=-1), token(key=OTHER_SECRET)
+    with serving(auth_secrets=SECRET, log_level="debug", log_format=log_format) as client:
+        ticket = ticket_for(client, good)
+        for text in (good, late, foreign, ticket, "mistyped" * 5):
+            # In a path only what looks like a token is taken for one.
+            for path in (STATUS, EVENTS, *([f"{TASKS}/{text}", f"/{text}"] if "." in text else [])):
+                client.code("GET", path, headers=bearer(text))
+                client.code("GET", path, headers={"Cookie": f"{COOKIE}={text}"})
+                client.code("GET", path, params={"ticket": text, "token": text})
+                client.code(
+                    "GET", path, headers={"Authorization": text, "Referer": f"http://x/?ticket={text}"}
+                )
+            client.code("POST", SESSION, headers=bearer(text))
+            client.code("POST", TICKETS, headers=bearer(text))
+        with socket.create_connection((HOST, client.sidecar.port)) as connection:
+            connection.sendall(f"GET {good} HTTP/1.1\r\nAuthorization: Bearer {good}\x00\r\n\r\n".encode())
+            connection.recv(1000)
+        assert 0 == client.sidecar.stop(10)
+        output = client.sidecar.output
+    assert "is refused" in output
+    for secret in (SECRET, good, late, foreign, ticket, "mistyped"):
+        assert all(part not in output for part in secret.split("."))
+
+
+@pytest.mark.parametrize("secret", ["hunter2", f"{SECRET},hunter2"])
+def test_no_secret_in_a_mistake(redis_server: RedisServer, start_sidecar: StartSidecar, secret: str) -> None:
+    """A secret that is refused at start is not shown."""
+    sidecar = start_sidecar(ready=False, env={"SIDECAR_AUTH_SECRETS": secret})
+    assert 2 == sidecar.wait()
+    assert "32 bytes" in sidecar.output
+    assert "hunter2" not in sidecar.output
+
+
+def test_no_open_address_by_mistake(redis_server: RedisServer, start_sidecar: StartSidecar) -> None:
+    """Where others would reach it, it does not start until it is said who may read, and tells both ways."""
+    sidecar = start_sidecar(ready=False, env={"SIDECAR_HOST": OPEN_ADDRESS})
+    assert 2 == sidecar.wait()
+    assert "SIDECAR_AUTH_SECRETS" in sidecar.output
+    assert "SIDECAR_ALLOW_ANONYMOUS=read" in sidecar.output

@@ -72,7 +72,14 @@ class Tenants:
         return task_id
 
     def keep(self) -> None:
-        """Have foreign tasks that run, that wait in a worker and in a queue that nobody takes from."""
+        """Have foreign tasks that run, that wait in a worker and in a queue that nobody takes from.
+
+        And one of each tenant that has ended.
+        """
+        if self.kept:
+            return
+        self.worker()
+        ended = [self.send(tenant, "report") for tenant in TENANTS]
         gate = str(self.site.gate())
         running = self.send(FOREIGN, "hold", gate)
         later = self.send(FOREIGN, "report", countdown=600)
@@ -80,8 +87,8 @@ class Tenants:
         name = f"{FOREIGN}.report"
         self.site.app.send_task(name, [f"{FOREIGN}-secret"], task_id=waiting, queue=f"{FOREIGN}-idle")
         self.kept = [running, later, waiting]
-        expected = ["active", "scheduled", "pending"]
-        eventually(lambda: expected == [self.status(task_id) for task_id in self.kept])
+        expected = ["completed", "completed", "active", "scheduled", "pending"]
+        eventually(lambda: expected == [self.status(task_id) for task_id in (*ended, *self.kept)])
 
     def status(self, task_id: str) -> str | None:
         """What a task is, to who may see everything."""
@@ -323,6 +330,7 @@ def _without_echo(status: int, text: str, path: str, params: list[tuple[str, str
 @pytest.mark.parametrize("name", SCOPES)
 def test_hidden_like_unknown(tenants: Tenants, name: str) -> None:
     """Whether a foreign task exists is told by no answer: not by its status, its words, nor by a stream."""
+    tenants.keep()
     unknown = _told_of(tenants, SCOPES[name], f"{FOREIGN}-x")
     for task_id in (FOREIGN_IDS[0], *tenants.kept):
         assert tenants.status(task_id)

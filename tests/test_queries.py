@@ -182,6 +182,41 @@ async def test_bounded_work(monkeypatch: pytest.MonkeyPatch, expected: int, at_o
     assert 25 == sum(map(len, pages))
 
 
+WRITTEN = [
+    (b"%s", b"nonsense"),
+    (b"%s", b'{"args":"()"'),
+    (b"%s", b'{"args":NaN}'),
+    (b"%s", b"[1]"),
+    (b"%s", b'"{}"'),
+    (b"%s", b"\xff"),
+    (b"%s", b""),
+    (b"%s", b'{"args":"()"}\n '),
+    (b" %s \r\n", b"{}"),
+]
+
+
+def test_what_another_program_wrote(sidecar: Sidecar, sender: Sender, client: Redis) -> None:
+    """Whatever stands beside an event or around it, lists and streams can be read, and have the task."""
+    position = sender.send(task("good", "active")).position
+    for number, (event, extra) in enumerate(WRITTEN):
+        position = position._replace(offset=position.offset + 1)
+        told = {"type": "task_status", "task_id": f"t{number}", "status": "active", "offset": position.offset}
+        entry = {"event": event % json.dumps(told).encode(), "extra": extra}
+        client.xadd("queue:events", entry, id=f"{position.offset}-0")
+    client.hset("queue:log", "offset", position.offset)
+    expected = {"good", *(f"t{number}" for number in range(len(WRITTEN)))}
+    with sidecar.events(params={"include": "args"}) as stream:
+        stream.until(lambda event: event.id == str(position))
+        assert expected - {"good"} == {
+            event.data["task_id"] for event in stream.seen if event.event == "task_status"
+        }
+    assert expected == {each["task_id"] for each in ask(sidecar, "/tasks")["tasks"]}
+    assert ["t0"] == [each["task_id"] for each in ask(sidecar, "/tasks", q="t0")["tasks"]]
+    assert "t0" == ask(sidecar, "/tasks/t0")["task_id"]
+    with sidecar.events(params={"include": "args"}) as stream:
+        assert expected == {each["task_id"] for each in stream.until_type("snapshot").data["tasks"]}
+
+
 def test_one_task(sidecar: Sidecar, sender: Sender) -> None:
     """A task that runs, waits or has ended is found; of any other it is said that it is not known."""
     last = sender.send(
