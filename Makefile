@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WHEEL_DIR ?= dist
 
-.PHONY: help setup demo test test-matrix lint format bench wheel clean
+.PHONY: help setup demo test test-matrix lint audit format bench wheel clean
 
 help: ## Show what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lint: $(INSTALLED) ## Check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed (asks PyPI; names what PyPI does not know)
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 format: $(INSTALLED) ## Put the format right
 	$(BIN)/ruff format .

@@ -1,0 +1,285 @@
+"""What honest viewers notice of attacks: how old events are, and how long an answer takes."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection
+
+from bench.figures import cpu_seconds, median, percentile, rss_mb
+from bench.ingest import FACTS, STATUSES, Viewers
+from celery_plugin.script import Operation
+from deploy.demo.ports import HOST, free_port
+from deploy.demo.redis_server import RedisServer
+from tests.support import acl
+from tests.support.batches import step
+from tests.support.deadline import eventually
+from tests.support.sidecar_process import Sidecar, launch_sidecar, wait_until_alive
+from tests.support.writing import worker, writing
+
+STREAM = b"GET /api/v1/queue/events HTTP/1.1\r\nHost: localhost\r\n"
+# Attackers have these addresses, honest viewers 127.0.0.1: what is limited by address is limited to them.
+ADDRESSES = tuple(f"127.0.0.{last}" for last in range(2, 12))
+BATCH = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--rate", type=int, default=100, help="events a second")
+    parser.add_argument("--viewers", type=int, default=50, help="honest viewers")
+    parser.add_argument(
+        "--seconds", type=float, default=4, help="how long each attack, and each rest before it"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="how often each attack")
+    parser.add_argument("--only", default="", help=f"of: {', '.join(ATTACKS)}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measure and print; exits with 1 where an attack made p99 more than twice as long."""
+    with RedisServer(*acl.arguments()) as redis, ExitStack() as stack:
+        sidecar = launch_sidecar(acl.as_user(redis.url), port=free_port())
+        stack.callback(sidecar.close)
+        wait_until_alive(sidecar)
+        eventually(lambda: sidecar.get("/readyz").status_code == 200)
+        stack.enter_context(_events(redis.url, arguments.rate))
+        honest = Honest(sidecar, stack.enter_context(Viewers(sidecar.url, arguments.viewers)))
+        honest.watch(arguments.seconds)
+        memory = rss_mb(sidecar.pid)
+        names = [name for name in ATTACKS if not arguments.only or name in arguments.only]
+        slow = [name for name in names if not _attacked(honest, name, arguments)]
+        lost = max(honest.viewers.counts) - min(honest.viewers.counts)
+        print(f"resets {honest.viewers.resets}, events that one viewer has and another lacks: {lost}")
+        print(f"memory: {memory:.0f} MB before, {rss_mb(sidecar.pid):.0f} MB after all")
+    if slow:
+        sys.exit(f"more than twice as long with: {', '.join(slow)}")
+
+
+def _attacked(honest: Honest, name: str, arguments: argparse.Namespace) -> bool:
+    """Measure in turns without and with an attack; tell whether p99 is at most twice as long."""
+    without, attacked = Seen(), Seen()
+    for _ in range(arguments.rounds):
+        without.add(honest.watch(arguments.seconds))
+        with _attack(name, honest.sidecar.port) as tries:
+            attacked.add(honest.watch(arguments.seconds))
+            attacked.tries += tries.value
+    ratio = percentile(attacked.lags, 0.99) / percentile(without.lags, 0.99)
+    print(f"{name} ({attacked.tries / attacked.seconds:.0f}/s): p99 x {ratio:.2f}")
+    print(f"  without {without}\n  with    {attacked}")
+    return ratio <= 2
+
+
+@dataclass
+class Seen:
+    """What honest viewers saw in some seconds."""
+
+    seconds: float = 0.0
+    lags: list[float] = field(default_factory=list)
+    answers: list[float] = field(default_factory=list)
+    cpu: float = 0.0
+    memory: float = 0.0
+    tries: int = 0
+
+    def add(self, other: Seen) -> None:
+        """Add another turn."""
+        self.lags += other.lags
+        self.answers += other.answers
+        self.seconds, self.cpu = self.seconds + other.seconds, self.cpu + other.cpu
+        self.memory = max(self.memory, other.memory)
+
+    def __str__(self) -> str:
+        return (
+            f"events ms median {median(self.lags):.1f}, p99 {percentile(self.lags, 0.99):.1f};"
+            f" /status ms median {median(self.answers):.1f}, p99 {percentile(self.answers, 0.99):.1f};"
+            f" {self.cpu / self.seconds:.2f} cores, {self.memory:.0f} MB"
+        )
+
+
+@dataclass
+class Honest:
+    """Viewers, and one who asks for the status ten times a second."""
+
+    sidecar: Sidecar
+    viewers: Viewers
+
+    def watch(self, seconds: float) -> Seen:
+        """Look for so long."""
+        self.viewers.lags = []
+        connection = HTTPConnection(HOST, self.sidecar.port)
+        seen, cpu = Seen(), cpu_seconds([self.sidecar.pid])
+        began = asked = time.monotonic()
+        while time.monotonic() < began + seconds:
+            self.viewers.read(0.01)
+            if time.monotonic() > asked + 0.1:
+                asked = time.monotonic()
+                connection.request("GET", "/api/v1/queue/status")
+                answer = connection.getresponse()
+                assert answer.status == 200
+                answer.read()
+                seen.answers.append((time.monotonic() - asked) * 1000)
+        connection.close()
+        seen.seconds, seen.lags = time.monotonic() - began, self.viewers.lags
+        seen.cpu, seen.memory = cpu_seconds([self.sidecar.pid]) - cpu, rss_mb(self.sidecar.pid)
+        return seen
+
+
+# -- what attackers do; each makes its next try when it is asked for one
+
+
+def _connect(address: str, port: int, buffer: int = 0) -> socket.socket:
+    attacker = socket.socket()
+    if buffer:
+        attacker.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    attacker.settimeout(1)
+    attacker.bind((address, 0))
+    attacker.connect((HOST, port))
+    return attacker
+
+
+def _slowloris(port: int) -> Iterator[None]:
+    """Up to 1,000 connections that send one byte of a head now and then."""
+    head = itertools.cycle(STREAM + b"X-a: b\r\n" * 100)
+    opened: list[socket.socket] = []
+    for number in itertools.count():
+        if len(opened) < 1000:
+            opened.append(_connect(ADDRESSES[number % len(ADDRESSES)], port))
+        attacker = opened[number % len(opened)]
+        try:
+            attacker.send(bytes([next(head)]))
+        except OSError:
+            opened.remove(attacker)
+        yield
+
+
+def _stalled(port: int) -> Iterator[None]:
+    """As many streams as the limits let ten addresses have, which nobody reads."""
+    opened: list[socket.socket] = []
+    for number in itertools.count():
+        attacker = _connect(ADDRESSES[number % len(ADDRESSES)], port, buffer=2048)
+        attacker.sendall(STREAM + b"\r\n")
+        opened.append(attacker)
+        if len(opened) > 1000:
+            opened.pop(0).close()
+        yield
+
+
+def _flood(port: int) -> Iterator[None]:
+    """Connections that open a stream and are gone."""
+    for number in itertools.count():
+        with _connect(ADDRESSES[number % len(ADDRESSES)], port) as attacker:
+            attacker.sendall(STREAM + b"\r\n")
+        yield
+
+
+def _oversized(port: int) -> Iterator[None]:
+    """Heads, headers, queries, bodies and pipelines without an end."""
+    name = b"GET /api/v1/queue/tasks?"
+    kinds = itertools.cycle(
+        [
+            (STREAM + b"X-a: ", b"x" * 65536),
+            (STREAM, b"X-a: b\r\n" * 8192),
+            (name, b"task_id=a&" * 8192),
+            (
+                b"POST /api/v1/tickets HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+                b"4\r\naaaa\r\n" * 8192,
+            ),
+            (b"", b"GET /api/v1/queue/tasks HTTP/1.1\r\nHost: a\r\n\r\n" * 2048),
+        ]
+    )
+    for number in itertools.count():
+        head, more = next(kinds)
+        with _connect(ADDRESSES[number % len(ADDRESSES)], port) as attacker:
+            attacker.sendall(head + more * 4)
+        yield
+
+
+def _questions(port: int) -> Iterator[None]:
+    """As many searches as the limits let ten addresses make."""
+    for number in itertools.count():
+        with _connect(ADDRESSES[number % len(ADDRESSES)], port) as attacker:
+            attacker.sendall(
+                b"GET /api/v1/queue/tasks?q=nothing&limit=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            )
+            attacker.recv(1 << 16)
+        yield
+
+
+# What attackers do, and how often a second they try.
+ATTACKS: dict[str, tuple[Callable[[int], Iterator[None]], float]] = {
+    "slowloris": (_slowloris, 500),
+    "stalled readers": (_stalled, 250),
+    "connection flood": (_flood, 500),
+    "oversized": (_oversized, 100),
+    "questions": (_questions, 500),
+}
+
+
+@contextmanager
+def _attack(name: str, port: int) -> Iterator[multiprocessing.sharedctypes.Synchronized[int]]:
+    tries = multiprocessing.Value("i", 0)
+    process = multiprocessing.Process(target=_keep_trying, args=(name, port, tries), daemon=True)
+    process.start()
+    eventually(lambda: tries.value > 0)
+    try:
+        yield tries
+    finally:
+        process.kill()
+        process.join()
+
+
+def _keep_trying(name: str, port: int, tries: multiprocessing.sharedctypes.Synchronized[int]) -> None:
+    # Else what is measured is who gets the processor.
+    os.nice(10)
+    attack, rate = ATTACKS[name]
+    began, turns = time.monotonic(), attack(port)
+    while True:
+        time.sleep(max(0.0, began + tries.value / rate - time.monotonic()))
+        tries.value += 1
+        try:
+            next(turns)
+        except OSError:
+            pass  # cut off, as it should be
+        except StopIteration:
+            turns = attack(port)
+
+
+# -- what there is to see
+
+
+@contextmanager
+def _events(url: str, rate: int) -> Iterator[None]:
+    process = multiprocessing.Process(target=_write, args=(url, rate), daemon=True)
+    process.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.join()
+
+
+def _write(url: str, rate: int) -> None:
+    with writing(url, "one") as sender:
+        sender.send(worker("one"))
+        operations, began = _lives(), time.monotonic()
+        for count in itertools.count(0, BATCH):
+            time.sleep(max(0.0, began + count / rate - time.monotonic()))
+            sender.send(*itertools.islice(operations, BATCH))
+
+
+def _lives() -> Iterator[Operation]:
+    for number in itertools.count():
+        for status in STATUSES:
+            yield step(
+                f"{number:012}-4316-90a6-7ab189ebf5b5",
+                status,
+                f"one/{number}",
+                timestamp=time.time(),
+                **FACTS,
+            )
