@@ -82,7 +82,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _sidecar(url: str) -> Iterator[Sidecar]:
-    sidecar = launch_sidecar(acl.as_user(url), port=free_port())
+    # All of them come from one address here.
+    limits = {"SIDECAR_RATE_LIMIT": "0", "SIDECAR_MAX_STREAMS_PER_ADDRESS": "10000"}
+    sidecar = launch_sidecar(acl.as_user(url), port=free_port(), env=limits)
     try:
         wait_until_alive(sidecar)
         eventually(lambda: sidecar.get("/readyz").status_code == 200)
@@ -179,7 +181,9 @@ def _stream(port: int) -> socket.socket:
     connection.sendall(f"GET {QUEUE}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     text = b""
     while b"event: queue_status" not in text:
-        text += connection.recv(1 << 16)
+        more = connection.recv(1 << 16)
+        assert more, f"the stream has ended: {text!r}"
+        text += more
     return connection
 
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from sidecar import log_setup
+from sidecar.health import add_health_command, health
 from sidecar.mint import add_token_command, mint
 from sidecar.settings import SETTINGS, BadSettings, Settings, load, nearest_flag, settings_help, shown, typos
 from sidecar.urls import masked_text
@@ -18,6 +19,7 @@ from sidecar.urls import masked_text
 DISTRIBUTION = "celery-sidecar"
 EXIT_MISTAKE = 2
 EXIT_NOT_INSTALLED = 1
+EXIT_UNWELL = 1
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_MISTAKE
     if arguments.command == "token":
         return _token(arguments, unknown, os.environ)
+    if arguments.command == "health":
+        return _health(arguments, unknown, os.environ)
     flags = {
         setting.name: getattr(arguments, setting.name) for setting in SETTINGS if setting.name in arguments
     }
@@ -59,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
             setting.flag, nargs="?", const="", default=argparse.SUPPRESS, help=argparse.SUPPRESS
         )
     add_token_command(commands)
+    add_health_command(commands)
     return parser
 
 
@@ -90,6 +95,17 @@ def _token(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mappi
     except ModuleNotFoundError as error:
         return _report_missing(error)
     return 0
+
+
+def _health(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        what = health(arguments, unknown, environ)
+    except BadSettings as error:
+        return _report(error.mistakes, typos(environ))
+    if what is None:
+        return 0
+    print(f"{DISTRIBUTION}: {what}", file=sys.stderr)
+    return EXIT_UNWELL
 
 
 def _settings(flags: Mapping[str, str], unknown: Sequence[str], environ: Mapping[str, str]) -> Settings:

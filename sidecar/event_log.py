@@ -19,8 +19,12 @@ LENGTH = 10_000
 
 
 def sse(event: str, data: bytes | str, position: Position | None = None) -> bytes:
-    """Encode one Server-Sent Event; ``data`` is JSON on one line."""
+    """Encode one Server-Sent Event; ``data`` is JSON."""
     text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    if "\n" not in text and "\r" not in text and event.isidentifier():
+        # What nearly all events are, in a fifth of the time.
+        place = f"id: {position}\n" if position else ""
+        return f"{place}event: {event}\ndata: {text}\n\n".encode()
     return ServerSentEvent(text, event=event, id=str(position) if position else None, sep="\n").encode()
 
 

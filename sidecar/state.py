@@ -10,7 +10,6 @@ import math
 from collections import Counter
 from dataclasses import replace
 from sys import intern
-from typing import Any
 
 from celery_plugin.contract import JSON, WAITING_STATUSES, EventType, LogEntry, encode, split_record
 from sidecar.census import Census
@@ -176,14 +175,18 @@ def _refuse(constant: str) -> None:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
+_JSON_SPACE = " \t\n\r"
 
 
 def read_object(text: bytes) -> JSON:
     """Parse a JSON object; raises Unreadable."""
     try:
-        parsed: Any = _DECODER.decode(text.decode())
+        line = text.decode().strip(_JSON_SPACE)
+        parsed, end = _DECODER.raw_decode(line)
     except (ValueError, RecursionError) as error:
         raise Unreadable("it is no JSON") from error
+    if end != len(line):
+        raise Unreadable("there is something behind its JSON")
     if not isinstance(parsed, dict):
         raise Unreadable("it is no JSON object")
     return parsed

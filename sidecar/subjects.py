@@ -34,7 +34,14 @@ class Facts(NamedTuple):
 
 def subject_of(event: JSON) -> Facts:
     """What a filter looks at in an event or a record."""
-    return Facts(*(text_of(event.get(name)) for name in Facts._fields))
+    get = event.get
+    return Facts(
+        text_of(get("task_id")),
+        text_of(get("task_name")),
+        text_of(get("queue")),
+        text_of(get("status")),
+        text_of(get("worker")),
+    )
 
 
 def subjects_of(event: JSON) -> tuple[Facts, ...]:
@@ -42,7 +49,9 @@ def subjects_of(event: JSON) -> tuple[Facts, ...]:
     now, before = subject_of(event), event.get("previous")
     if not isinstance(before, dict):
         return (now,)
-    return now, now._replace(status=text_of(before.get("status")), worker=text_of(before.get("worker")))
+    task_id, task_name, queue, _, _ = now
+    was = Facts(task_id, task_name, queue, text_of(before.get("status")), text_of(before.get("worker")))
+    return now, was
 
 
 def text_of(value: object) -> str:
