@@ -1,26 +1,24 @@
-"""Wires the parts of the sidecar together and lists its routes."""
+"""Wires the parts of the sidecar together, and says what answers each question of `operations`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from sidecar.access import Access, principal_of
+from sidecar.api_docs import api_endpoints
 from sidecar.broker import BrokerWatcher
 from sidecar.denials import Denied, on_denied
 from sidecar.drain import Drain
-from sidecar.filters import FILTERS, SEARCH, TaskFilter, read_filter
+from sidecar.filters import TaskFilter, read_filter
 from sidecar.guard import guard
-from sidecar.headers import answer_behind
 from sidecar.history import STATUSES as ENDED_STATUSES
-from sidecar.pages import check_parameters, read_limit
+from sidecar.pages import read_limit
 from sidecar.parameters import read_wanted, read_wanted_of_task
 from sidecar.principal import Principal
 from sidecar.problems import HANDLERS, Leaving
@@ -28,11 +26,12 @@ from sidecar.pulse import Pulse
 from sidecar.pump import Pump
 from sidecar.queries import STATUSES as OPEN_STATUSES
 from sidecar.queries import Queries, read_queue
+from sidecar.routing import Endpoint, make_routes
 from sidecar.scoped import within
-from sidecar.sessions import session_routes
+from sidecar.sessions import session_endpoints
 from sidecar.settings import Settings
 from sidecar.status import StatusBoard
-from sidecar.stream import EventStream, Streams, read_last_event_id
+from sidecar.stream import Streams, read_last_event_id
 from sidecar.subscriber import Subscriber
 from sidecar.task_beginning import TaskBeginnings
 
@@ -67,7 +66,6 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
     queries = parts.queries
 
     async def status(request: Request) -> Response:
-        check_parameters(request.query_params, ())
         return JSONResponse(await queries.status(principal_of(request).scope), headers=NO_STORE)
 
     async def tasks(request: Request) -> Response:
@@ -75,7 +73,6 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
 
     async def pending(request: Request) -> Response:
         given = request.query_params
-        check_parameters(given, ("queue", "limit", "cursor"))
         page = queries.pending(
             principal_of(request), read_queue(given), read_limit(given), given.get("cursor")
         )
@@ -85,12 +82,10 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
         return _json(await queries.history(*_list_parameters(request, ENDED_STATUSES)))
 
     async def task(request: Request) -> Response:
-        check_parameters(request.query_params, ())
         return _json(await queries.task(principal_of(request), request.path_params["task_id"]))
 
     async def workers(request: Request) -> Response:
         principal_of(request).require_everything()
-        check_parameters(request.query_params, ())
         return JSONResponse(queries.workers(), headers=NO_STORE)
 
     async def livez(_: Request) -> Response:
@@ -118,20 +113,21 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
             return Response(status_code=204, headers=NO_STORE)
         return parts.streams.open(wanted, last, expires_at=principal.expires_at)
 
-    routes = [
-        Route("/api/v1/queue/events", _Stream(events), methods=["GET"]),
-        Route("/api/v1/queue/status", status),
-        Route("/api/v1/queue/tasks", tasks),
-        Route("/api/v1/queue/tasks/{task_id}", task),
-        Route("/api/v1/queue/tasks/{task_id}/events", _Stream(task_events), methods=["GET"]),
-        Route("/api/v1/queue/pending", pending),
-        Route("/api/v1/queue/history", history),
-        Route("/api/v1/queue/workers", workers),
-        *session_routes(access),
-        Route("/livez", livez),
-        Route("/readyz", readyz),
-    ]
-    app = Starlette(routes=routes, exception_handlers={**HANDLERS, Denied: on_denied})
+    endpoints: dict[str, Endpoint] = {
+        "events": events,
+        "status": status,
+        "tasks": tasks,
+        "task": task,
+        "task_events": task_events,
+        "pending": pending,
+        "history": history,
+        "workers": workers,
+        **session_endpoints(access),
+        "livez": livez,
+        "readyz": readyz,
+        **api_endpoints(),
+    }
+    app = Starlette(routes=make_routes(endpoints), exception_handlers={**HANDLERS, Denied: on_denied})
     return guard(app, settings, access)
 
 
@@ -143,24 +139,9 @@ def _list_parameters(
 ) -> tuple[Principal, TaskFilter, int, str | None]:
     """What every list takes: who asks, the filters, the limit and the cursor; raises BadParameter."""
     given, principal = request.query_params, principal_of(request)
-    check_parameters(given, (*FILTERS, SEARCH, "limit", "cursor"))
     wanted = within(principal, read_filter(given.multi_items(), statuses))
     return principal, wanted, read_limit(given), given.get("cursor")
 
 
 def _json(body: bytes) -> Response:
     return Response(body, media_type="application/json", headers=NO_STORE)
-
-
-class _Stream:
-    """An endpoint that answers with an ASGI application of its own, chosen by the request."""
-
-    def __init__(self, choose: Callable[[Request], Awaitable[ASGIApp]]) -> None:
-        self._choose = choose
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = await self._choose(Request(scope, receive))
-        if isinstance(answer, EventStream):
-            answer_behind(scope, answer)
-        else:
-            await answer(scope, receive, send)

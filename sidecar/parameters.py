@@ -8,9 +8,7 @@ from typing import Final
 from starlette.datastructures import QueryParams
 
 from celery_plugin.contract import EXTRA_FIELDS, RANKS, EventType
-from sidecar.credentials import TICKET
-from sidecar.filters import FILTERS, TaskFilter, read_filter
-from sidecar.pages import check_parameters
+from sidecar.filters import TaskFilter, read_filter
 from sidecar.problems import BadParameter
 from sidecar.snapshot import WAITING_MAX
 from sidecar.wanted import Wanted
@@ -19,8 +17,6 @@ from sidecar.wanted import Wanted
 TYPES: Final = tuple(value for name, value in vars(EventType).items() if name.isupper())
 ALL: Final = "all"
 LAST_EVENT_ID: Final = "last_event_id"
-# What may stand in the address of every stream; who let the request in has looked at the ticket.
-_OF_STREAMS: Final = (LAST_EVENT_ID, TICKET)
 
 
 def read_wanted(given: QueryParams) -> tuple[Wanted, int | None]:
@@ -28,7 +24,6 @@ def read_wanted(given: QueryParams) -> tuple[Wanted, int | None]:
 
     Raises BadParameter.
     """
-    check_parameters(given, (*FILTERS, "types", "include", "snapshot", *_OF_STREAMS))
     wanted = Wanted(
         tasks=read_filter(given.multi_items(), tuple(RANKS)),
         types=frozenset(_words(given, "types", TYPES)),
@@ -39,7 +34,6 @@ def read_wanted(given: QueryParams) -> tuple[Wanted, int | None]:
 
 def read_wanted_of_task(task_id: str, given: QueryParams) -> Wanted:
     """What the stream of one task is to have; raises BadParameter."""
-    check_parameters(given, ("include", *_OF_STREAMS))
     return Wanted(TaskFilter(task_ids=frozenset({task_id})), include=_read_include(given), until_end=True)
 
 

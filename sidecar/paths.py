@@ -9,8 +9,10 @@ from starlette.types import Scope
 
 SESSION: Final = "/api/v1/session"
 TICKETS: Final = "/api/v1/tickets"
+OPENAPI: Final = "/openapi.json"
+API_DOCS: Final = "/docs"
 # They tell nothing of the queue. Whoever checks the health of a process has no token.
-_OPEN: Final = ("/", "/livez", "/readyz")
+_OPEN: Final = ("/", "/livez", "/readyz", OPENAPI, API_DOCS)
 _OPEN_BELOW: Final = "/static/"
 _STREAM: Final = re.compile(r"/api/v1/queue/(?:tasks/[^/]+/)?events")
 

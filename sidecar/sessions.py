@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from sidecar.access import Access
 from sidecar.credentials import COOKIE_TOKEN_MAX_CHARS, clear_cookie, set_cookie
 from sidecar.denials import TokenInvalid
-from sidecar.paths import SESSION, TICKETS
 from sidecar.problems import problem
+from sidecar.routing import Endpoint
 
 NO_STORE = {"Cache-Control": "no-store"}
 
 
-def session_routes(access: Access) -> list[Route]:
-    """Make the routes; they raise Denied."""
+def session_endpoints(access: Access) -> dict[str, Endpoint]:
+    """Make the endpoints; they raise Denied."""
 
     async def open_session(request: Request) -> Response:
         if access.tokens is None:
@@ -44,11 +43,7 @@ def session_routes(access: Access) -> list[Route]:
         ticket, seconds = access.tickets.make(principal)
         return JSONResponse({"ticket": ticket, "expires_in": seconds}, headers=NO_STORE)
 
-    return [
-        Route(SESSION, open_session, methods=["POST"]),
-        Route(SESSION, close_session, methods=["DELETE"]),
-        Route(TICKETS, make_ticket, methods=["POST"]),
-    ]
+    return {"open_session": open_session, "close_session": close_session, "make_ticket": make_ticket}
 
 
 def _not_configured(detail: str) -> Response:
