@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WHEEL_DIR ?= dist
 
-.PHONY: help setup demo test test-matrix lint audit format bench wheel clean
+.PHONY: help setup demo test test-matrix lint audit format types bench wheel clean
 
 help: ## Show what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed (asks
 format: $(INSTALLED) ## Put the format right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+types: $(INSTALLED) ## Write the TypeScript types of the API anew
+	@$(BIN)/python -m deploy.api_types
 
 bench: $(INSTALLED) ## Measure the way from a worker's event to a client
 	@$(BIN)/python -m bench $(ARGS)
