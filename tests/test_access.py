@@ -58,7 +58,7 @@ def test_open_paths(client: Client, path: str, headers: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [STATUS, EVENTS, TASK_EVENTS, WORKERS, TASK, "/nothing", "/metrics", "/openapi.json", "/livez/"]
+    "path", [STATUS, EVENTS, TASK_EVENTS, WORKERS, TASK, "/nothing", "/metrics", "/openapi", "/livez/"]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST"])
 def test_everything_else_is_closed(client: Client, path: str, method: str) -> None:
