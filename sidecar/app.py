@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sidecar import assets
 from sidecar.access import Access, principal_of
 from sidecar.broker import BrokerWatcher
 from sidecar.denials import Denied, on_denied
@@ -128,6 +129,8 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
         Route("/api/v1/queue/history", history),
         Route("/api/v1/queue/workers", workers),
         *session_routes(access),
+        Route("/", assets.page),
+        Route("/static/{path:path}", assets.static),
         Route("/livez", livez),
         Route("/readyz", readyz),
     ]

@@ -1,0 +1,284 @@
+import { Rates } from "./rates.js";
+import { ENDED } from "./states.js";
+import { Stream } from "./stream.js";
+import { matcher } from "./task-filter.js";
+
+// How long a task that has ended stays, for those who want to show that it did.
+const KEPT_MS = 30_000;
+const SWEEP_MS = 1000;
+
+/**
+ * What the queue is like, kept up to date by the sidecar's stream; shows nothing itself.
+ *
+ * `tasks` (id → record) and `workers` (id → record) hold objects that are replaced, never changed. Every change is
+ * told by one `change` event a piece of the stream (`detail.ids`, the tasks that came, changed or went;
+ * `detail.all` after a new snapshot), every change of `connection` by a `connection` event.
+ */
+export class TaskQueue extends EventTarget {
+  status = null;
+  tasks = new Map();
+  workers = new Map();
+  rates = new Rates();
+  /** `connecting`, `live`, `stale` (Redis cannot be read, since `since`) or `closed` (for the `reason`). */
+  connection = "connecting";
+  since = null;
+  reason = null;
+  truncated = false;
+  /** When the sidecar was heard last, in ms of the local clock. */
+  heardAt = null;
+  /** Counts the changes, a number for hooks that compare. */
+  version = 0;
+  #url;
+  #token;
+  #filter;
+  #path;
+  #admits;
+  #stream;
+  #clockAhead = null;
+  #endedAt = new Map();
+  #snapshot = null;
+  #changed = new Set();
+  #all = false;
+  #dirty = false;
+  #sweeper = 0;
+
+  /** `url` is the sidecar's, `filter` the stream's parameters, `taskId` follows one task until its end. */
+  constructor({ url = "", token = null, filter = {}, taskId = null } = {}) {
+    super();
+    this.#url = String(url).replace(/\/+$/, "");
+    this.#token = token;
+    this.#filter = new URLSearchParams(filter);
+    this.#admits = matcher(this.#filter);
+    this.#path = taskId === null ? "events" : `tasks/${encodeURIComponent(taskId)}/events`;
+    const address = (lastId) => this.#address(this.#path, lastId ? { last_event_id: lastId } : {});
+    this.#stream = new Stream({ address, token, told: this.#told });
+    this.#stream.open();
+  }
+
+  getTask(id) {
+    return this.tasks.get(id);
+  }
+
+  /** The sidecar's clock, in seconds since the epoch; the local one may be wrong. */
+  now() {
+    return Date.now() / 1000 + (this.#clockAhead ?? 0);
+  }
+
+  /** When a task was seen to end, in ms of the local clock; undefined where it has not. */
+  endedAt(id) {
+    return this.#endedAt.get(id);
+  }
+
+  /** Ask a question, e.g. `ask("history", {status: ["failed"]})`, under the same filter; throws `QueueError`. */
+  async ask(path, parameters = {}, { filtered = true, signal } = {}) {
+    for (let tried = 0; ; tried++) {
+      const token = await this.#token?.();
+      const headers = { Accept: "application/json", ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+      const response = await fetch(this.#address(path, parameters, filtered), { headers, signal, cache: "no-store" });
+      if (response.ok) return response.json();
+      if (response.status === 401 && this.#token && !tried) continue;
+      throw new QueueError(response.status);
+    }
+  }
+
+  /** The record of one task with its args, kwargs and `timeline`. */
+  fetchTask(id, options = {}) {
+    return this.ask(`tasks/${encodeURIComponent(id)}`, {}, { ...options, filtered: false });
+  }
+
+  /** Listen to every change and every state of the connection; returns what ends that. */
+  subscribe = (listener) => {
+    this.addEventListener("change", listener);
+    this.addEventListener("connection", listener);
+    return () => {
+      this.removeEventListener("change", listener);
+      this.removeEventListener("connection", listener);
+    };
+  };
+
+  close() {
+    clearTimeout(this.#sweeper);
+    this.#stream.close();
+  }
+
+  #address(path, parameters, filtered = true) {
+    const query = new URLSearchParams(filtered ? this.#filter : {});
+    for (const [name, values] of Object.entries(parameters)) {
+      for (const value of [values].flat()) query.append(name, value);
+    }
+    return `${this.#url}/api/v1/queue/${path}${query.size ? `?${query}` : ""}`;
+  }
+
+  #told = {
+    connecting: () => this.#connect("connecting"),
+    open: () => {
+      this.heardAt = Date.now();
+      this.#snapshot = null;
+    },
+    event: (type, message, numbered) => this.#take(type, message, numbered),
+    heard: () => {
+      this.heardAt = Date.now();
+      this.#tell();
+    },
+    closed: (reason) => {
+      this.#tell();
+      this.#connect("closed", { reason });
+    },
+  };
+
+  #connect(connection, { since = null, reason = null } = {}) {
+    if (connection === this.connection && since === this.since && reason === this.reason) return;
+    Object.assign(this, { connection, since, reason });
+    this.version++;
+    this.dispatchEvent(new CustomEvent("connection", { detail: { connection, since, reason } }));
+  }
+
+  #take(type, message, numbered) {
+    if (type === "stale") this.#connect("stale", { since: message.since ?? this.now() });
+    else if (type === "snapshot") this.#takeSnapshot(message);
+    else if (type === "live") this.#goLive();
+    else if (type === "reset") this.#startOver();
+    else this.#takeChange(type, message, numbered);
+  }
+
+  #takeChange(type, message, numbered) {
+    const into = this.#snapshot ?? this;
+    if (type === "task_status") this.#setTask(into, message, numbered);
+    else if (type === "worker_status") into.workers.set(message.worker_id, message);
+    else if (type === "queue_status") this.#setStatus(message);
+    else if (type !== "fresh") return;
+    this.#dirty = true;
+    // Who comes back with an id gets what it missed, no snapshot and no `live`.
+    if (!this.#snapshot && (this.connection === "connecting" || type === "fresh")) this.#settle();
+  }
+
+  // A snapshot in parts is shown when it is complete: half a queue would be a wrong one.
+  #takeSnapshot({ tasks = [], workers = [], queue_status: status, truncated }) {
+    this.#snapshot ??= { tasks: new Map(), workers: new Map(), status: null, truncated: false };
+    for (const task of tasks) this.#snapshot.tasks.set(task.task_id, task);
+    for (const worker of workers) this.#snapshot.workers.set(worker.worker_id, worker);
+    if (status) this.#snapshot.status = status;
+    this.#snapshot.truncated ||= Boolean(truncated);
+  }
+
+  // Cut in the middle of the new snapshot the stream must not go on behind the old one.
+  #startOver() {
+    this.#snapshot = null;
+    this.#stream.lastId = "";
+  }
+
+  #goLive() {
+    const { tasks, workers, status, truncated } = this.#snapshot ?? { tasks: new Map(), workers: new Map() };
+    this.#snapshot = null;
+    for (const id of this.#endedAt.keys()) {
+      if (tasks.has(id)) this.#endedAt.delete(id);
+      else if (this.tasks.has(id)) tasks.set(id, this.tasks.get(id));
+    }
+    Object.assign(this, { tasks, workers, truncated: Boolean(truncated) });
+    if (status) this.#setStatus(status, { fresh: true });
+    this.#all = this.#dirty = true;
+    this.#settle();
+  }
+
+  #settle() {
+    this.#stream.settle();
+    this.#connect("live");
+  }
+
+  #setTask(into, task, numbered) {
+    const known = into.tasks.get(task.task_id);
+    if (known?.offset > task.offset && known.run === task.run) return;
+    // What the sidecar reads from the leases has no id and may come back; what the log calls lost is given up.
+    const over = isOver(task) || (task.status === "lost" && numbered);
+    if (into === this) this.#note(task, known, over);
+    // A task that was given back waits in the broker again; one that left the filter is somebody else's.
+    const gone = task.status === "pending" || task.status === "unknown" || !this.#admits(task);
+    if (gone) into.tasks.delete(task.task_id);
+    else into.tasks.set(task.task_id, task);
+  }
+
+  #note(task, known, over) {
+    const id = task.task_id;
+    this.#changed.add(id);
+    if (!over) this.#endedAt.delete(id);
+    else if (!this.#endedAt.has(id)) {
+      this.#endedAt.set(id, Date.now());
+      this.rates.ended(task.status, this.now());
+      this.#sweeper ||= setTimeout(this.#sweep, SWEEP_MS);
+    }
+  }
+
+  #setStatus(status, { fresh = false } = {}) {
+    this.status = status;
+    const ahead = status.server_time - Date.now() / 1000;
+    // Figures may be old when they come, so the clock that is furthest ahead is the nearest; after a snapshot,
+    // which is new, one that is far off means that somebody set the clock here.
+    if (Number.isFinite(ahead) && (this.#clockAhead === null || ahead > this.#clockAhead || (fresh && ahead < this.#clockAhead - 5))) {
+      this.#clockAhead = ahead;
+    }
+    this.rates.waiting(waitingIn(status), this.now());
+  }
+
+  #sweep = () => {
+    const before = Date.now() - KEPT_MS;
+    for (const [id, at] of this.#endedAt) {
+      if (at > before) break;
+      this.#endedAt.delete(id);
+      this.tasks.delete(id);
+      this.#changed.add(id);
+      this.#dirty = true;
+    }
+    this.#sweeper = this.#endedAt.size ? setTimeout(this.#sweep, SWEEP_MS) : 0;
+    this.#tell();
+  };
+
+  #tell() {
+    if (!this.#dirty) return;
+    const detail = { ids: this.#changed, all: this.#all };
+    this.#changed = new Set();
+    this.#all = this.#dirty = false;
+    this.version++;
+    this.dispatchEvent(new CustomEvent("change", { detail }));
+  }
+}
+
+/** Raised where the sidecar answers a question with an error; `status` is the answer's. */
+export class QueueError extends Error {
+  name = "QueueError";
+
+  constructor(status) {
+    super(status === 404 ? "no longer kept" : `the sidecar answered ${status}`);
+    this.status = status;
+  }
+}
+
+/** How many tasks wait, in the broker and in workers; null where that is not known. */
+export function waitingIn(status) {
+  if (!status || status.pending_tasks === null) return null;
+  return status.pending_tasks + (status.reserved_tasks ?? 0) + (status.scheduled_tasks ?? 0);
+}
+
+const isOver = (task) => task !== undefined && ENDED.has(task.status);
+
+const shared = new Map();
+const numbers = new WeakMap();
+
+/**
+ * The store for these options, one for all that want the same: a browser opens only six connections to a server
+ * without HTTP/2. Give it back with `release()`.
+ */
+export function shareQueue({ url, token = null, filter = "" }) {
+  if (token && !numbers.has(token)) numbers.set(token, Math.random());
+  const key = JSON.stringify([url, String(filter), token && numbers.get(token)]);
+  const entry = shared.get(key) ?? { queue: new TaskQueue({ url, token, filter }), users: 0 };
+  shared.set(key, entry);
+  entry.users++;
+  let released = false;
+  const release = () => {
+    if (released) return;
+    released = true;
+    // Whoever is moved in the page is taken out and put in again at once.
+    if (--entry.users === 0) setTimeout(() => entry.users || (shared.delete(key), entry.queue.close()), 500);
+  };
+  return { queue: entry.queue, release };
+}
