@@ -11,12 +11,12 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from html import escape
+from importlib.metadata import version as version_of
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from celery_plugin import __version__
 from sidecar.bundle import ENTRY, FOLDER, make_bundle
 
 TYPES = {
@@ -57,7 +57,8 @@ PAGE = """\
 <script type="module" src="{base}static/{version}/queue-viewer.js"></script>
 <body>
 <queue-viewer inline page src="{base}"></queue-viewer>
-<noscript><p>This needs JavaScript; <a href="{base}api/v1/queue/status">the figures</a> do not.</p></noscript>
+<noscript><p>This page needs JavaScript.
+<a href="{base}api/v1/queue/status">The figures</a> can be read without it.</p></noscript>
 """
 
 
@@ -81,7 +82,7 @@ def assets() -> dict[str, Asset]:
 def version() -> str:
     """What stands in the address of what never changes."""
     digest = hashlib.sha256(b"".join(asset.content for asset in assets().values())).hexdigest()
-    return f"{__version__}-{digest[:8]}"
+    return f"{version_of('celery-sidecar')}-{digest[:8]}"
 
 
 async def page(request: Request) -> Response:
