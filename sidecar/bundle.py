@@ -2,7 +2,7 @@
 
 No tool but this one is needed for it. In return the modules keep to three rules: an import or export takes
 one line, a comment takes whole lines, and no two modules have a name of their own in common (a browser
-refuses the whole file otherwise).
+would refuse the whole file).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ export class Figures {
 
   constructor() {
     const cells = CELLS.map(([name, label]) => this.#cell(name, label));
-    cells[0].append(this.#bar.element);
+    cells[0].append(h("dd", { class: "all" }, this.#bar.element));
     this.element = h("dl", { class: "figures" }, ...cells);
   }
 

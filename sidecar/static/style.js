@@ -82,7 +82,7 @@ dialog::backdrop { background: var(--shade); }
 .figure dt { font-size: 12px; line-height: 16px; color: var(--muted); white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .figure .value { font-size: 21px; line-height: 28px; font-weight: 600; letter-spacing: -.015em; white-space: nowrap; }
 .figure .value[data-some] { color: var(--state-failed); }
-.figure .segments { position: absolute; inset-inline: 14px; inset-block-start: 32px; margin-inline-start: 84px; width: auto; }
+.figure .all { position: absolute; inset-inline: 98px 14px; inset-block-start: 36px; }
 [data-old] .figures .value, [data-old] .side .number { color: var(--muted); font-weight: 500; }
 [data-old] .figures { border-style: dashed; }
 .segments { display: flex; gap: 1px; height: 6px; border-radius: 3px; overflow: hidden; background: var(--track); }
@@ -217,7 +217,7 @@ section > h4 { margin-bottom: 4px; }
   .head { grid-template-columns: 28px minmax(0, 1fr) minmax(0, 110px) 44px 64px 14px; }
   .figures { grid-template-columns: 1.4fr repeat(5, 1fr); }
   .figure { padding-inline: 10px; }
-  .figure .segments { inset-inline: 10px; margin-inline-start: 64px; }
+  .figure .all { inset-inline: 74px 10px; }
   .filters { justify-content: flex-start; }
 }
 @container viewer (width < 640px) {
@@ -228,7 +228,9 @@ section > h4 { margin-bottom: 4px; }
   .figure:nth-child(4) { border-inline-start: 0; }
   .figure:nth-child(n + 4) { border-top: 1px solid var(--line); }
   .figure .value { font-size: 19px; }
-  .figure .segments { margin: 0; inset-block: auto -1px; inset-inline: 0; height: 3px; border-radius: 0; z-index: 1; }
+  .figure .all { inset-block: auto -1px; inset-inline: 0; z-index: 1; }
+  .figure .segments { height: 3px; border-radius: 0; }
+  .scroller { scrollbar-gutter: auto; }
   .main { grid-template-columns: minmax(0, 1fr); padding: 10px 0 0; }
   .bar-row { padding: 0 12px 8px; }
   .tabs { width: 100%; overflow-x: auto; scrollbar-width: none; gap: 0; }

@@ -77,7 +77,13 @@ export class TaskList {
   }
 
   /** Take changes of the store. */
-  apply({ ids, all }) {
+  apply(detail) {
+    // Before anything moves.
+    if (this.#isRead()) this.#order.hold();
+    this.#take(detail);
+  }
+
+  #take({ ids, all }) {
     if (all) ids = new Set([...ids, ...this.#queue.tasks.keys(), ...(TABS[this.tab].asked ? [] : this.#records.keys())]);
     for (const id of ids) this.#place(id, this.#queue.tasks.get(id));
     if (this.#dirty === null) this.#dirty = new Set();
@@ -194,7 +200,7 @@ export class TaskList {
     this.#loading = null;
     this.parts.note.textContent = "";
     if (!this.#queue) return;
-    this.apply({ ids: new Set(this.#queue.tasks.keys()) });
+    this.#take({ ids: new Set(this.#queue.tasks.keys()) });
     if (TABS[this.tab].asked) this.#load();
   }
 

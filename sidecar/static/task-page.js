@@ -38,7 +38,7 @@ export class TaskPage {
 
   apply({ ids, all }) {
     if (all || ids.has(this.#id)) this.#load();
-    for (const id of ids) this.#take(this.#queue.tasks.get(id));
+    for (const id of all ? this.#queue.tasks.keys() : ids) this.#take(this.#queue.tasks.get(id));
   }
 
   /** Once a second, and after each change. */

@@ -103,7 +103,7 @@ export class WindowedList {
   }
 
   #drop(id, row) {
-    if (row.details) this.#resizes.unobserve(row.details);
+    if (row.details) this.#resizes.unobserve(row.details.element);
     row.element.remove();
     this.#rows.delete(id);
   }

@@ -105,8 +105,8 @@ class Gate(_Server):
                 if not data:
                     break
                 request.wfile.write(data)
-        except OSError:
-            pass  # The browser has left.
+        except (OSError, http.client.IncompleteRead):
+            pass  # The browser has left, or the sidecar.
         finally:
             connection.close()
 
