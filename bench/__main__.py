@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import checker, fanout, fuzz, ingest, latency, overhead, pending, queries, soak
+from bench import checker, fanout, fuzz, ingest, latency, overhead, pending, queries, soak, viewer
 
 BENCHES = {
     "latency": latency,
@@ -16,6 +16,7 @@ BENCHES = {
     "soak": soak,
     "checker": checker,
     "fuzz": fuzz,
+    "viewer": viewer,
 }
 
 

@@ -130,6 +130,21 @@ def test_twice_on_a_page(browser: Browser, sender: Sender, sidecar: Sidecar) -> 
         assert 1 == gate.issued
 
 
+def test_progress_of_one_task(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:
+    """The page that started a task sees its state, its progress and its end."""
+    sender.send(task("one", "reserved"))
+    element = '<task-progress src="{gate}" token-url="/token" task-id="one"></task-progress>'
+    with shop(browser, sidecar, element) as (page, _):
+        expect(page.locator(".state-word")).to_have_text("Reserved")
+        progress = {"message": "Page 3 of 4", "percent": 75.0, "updated_at": 1.0}
+        sender.send(task("one", "active", progress=progress))
+        expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "75")
+        expect(page.locator(".message")).to_have_text("Page 3 of 4")
+        sender.send(task("one", "completed", runtime=1.5))
+        expect(page.locator(".state-word")).to_have_text("Completed")
+        expect(page.locator(".clock")).to_have_text("1.50 s")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(
     browser: Browser, sender: Sender, sidecar: Sidecar, npm_folder: Path, scheme: str

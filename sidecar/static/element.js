@@ -21,7 +21,7 @@ export class QueueElement extends HTMLElement {
   }
 
   attributeChangedCallback(name, before, after) {
-    if (before !== after && this.#share) this.#reopen();
+    if (before !== after && this.#share) this.reopen();
   }
 
   /** The store, while the element is in a page. */
@@ -37,7 +37,7 @@ export class QueueElement extends HTMLElement {
   set token(token) {
     if (token === this.#token) return;
     this.#token = token;
-    if (this.#share) this.#reopen();
+    if (this.#share) this.reopen();
   }
 
   /** Where the sidecar is: the attribute `src`, else where this script came from. */
@@ -77,7 +77,8 @@ export class QueueElement extends HTMLElement {
     this.#share = null;
   }
 
-  #reopen() {
+  /** Take another store. */
+  reopen() {
     this.#close();
     this.#open();
   }

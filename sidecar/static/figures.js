@@ -63,6 +63,7 @@ export class Figures {
       setAttribute(this.#values[name], "title", text === "–" ? "not known" : null);
     }
     setAttribute(this.#values.failed, "data-some", status?.failed_last_hour > 0);
+    setAttribute(this.#bar.element.parentElement, "hidden", !Number.isFinite(status?.total_tasks));
     this.#bar.set({
       active: status?.active_tasks,
       reserved: status?.reserved_tasks,

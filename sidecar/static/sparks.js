@@ -46,7 +46,7 @@ export class Sparks {
     setAttribute(this.#line, "d", points.length === 1 ? `${line}h0.01` : line);
     setAttribute(this.#area, "d", points.length ? `${line}L${x(known.at(-1)[0], steps)},${HEIGHT}L${x(known[0][0], steps)},${HEIGHT}Z` : "");
     const most = known.length ? Math.max(...known.map(([, waiting]) => waiting)) : null;
-    setText(this.#waiting, most === null ? "not known" : `at most ${count(most)}`);
+    setText(this.#waiting, most === null ? "not known" : `peak ${count(most)}`);
     setAttribute(this.#depth, "aria-label", `Waiting over the last five minutes: ${this.#waiting.textContent}`);
   }
 

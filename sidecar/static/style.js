@@ -98,13 +98,13 @@ dialog::backdrop { background: var(--shade); }
 .tab-count:not(:empty) { margin-inline-start: 6px; color: var(--muted); font-weight: 450; }
 .side-tab { display: none; }
 .filters { display: flex; gap: 6px; flex: 1; justify-content: flex-end; min-width: 0; }
-.search { display: flex; align-items: center; gap: 6px; height: 30px; padding: 0 8px; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); color: var(--muted); flex: 0 1 250px; min-width: 120px; }
+.search { display: flex; align-items: center; gap: 6px; height: 30px; padding: 0 8px; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); color: var(--muted); flex: 0 1 250px; min-width: 104px; }
 .search:focus-within { border-color: var(--brand); }
 .search input { border: 0; background: none; outline: 0; width: 100%; min-width: 0; color: var(--ink); font-size: 13px; }
 .search input::placeholder { color: var(--muted); opacity: 1; }
 .search input::-webkit-search-cancel-button { appearance: none; }
 .search:focus-within kbd { visibility: hidden; }
-.filters select { height: 30px; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); padding: 0 6px; font-size: 13px; max-width: 116px; min-width: 0; text-overflow: ellipsis; }
+.filters select { height: 30px; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); padding: 0 6px; font-size: 13px; max-width: 116px; flex: none; text-overflow: ellipsis; }
 
 .list-body { position: relative; flex: 1; min-height: 0; border: 1px solid var(--line); border-bottom: 0; border-radius: 8px 8px 0 0; background: var(--panel); overflow: hidden; }
 .scroller { height: 100%; overflow-y: auto; overflow-anchor: none; scrollbar-gutter: stable; scrollbar-width: thin; scrollbar-color: var(--track) transparent; }
@@ -201,10 +201,10 @@ section > h4 { margin-bottom: 4px; }
 .page-message:empty { display: none; }
 .page-body { display: grid; gap: 22px; }
 .page-body section > h4 { margin-bottom: 8px; }
-.timeline li { position: relative; display: grid; grid-template-columns: 28px 110px 76px 110px minmax(0, 1fr); gap: 0 10px; align-items: center; min-height: 40px; font-size: 13px; }
+.timeline li { position: relative; display: grid; grid-template-columns: 28px 110px 76px 110px minmax(0, 1fr); gap: 0 10px; align-items: center; padding-block: 6px; font-size: 13px; }
 .timeline li + li::before { content: ""; position: absolute; inset-inline-start: 13.5px; top: -6px; height: 12px; width: 1px; background: var(--line); }
 .timeline li:has(.attempt-head)::before { display: none; }
-.attempt-head { grid-column: 1 / -1; font-weight: 600; padding: 10px 0 4px; }
+.attempt-head { grid-column: 1 / -1; font-weight: 600; padding: 8px 0 6px; }
 .timeline li:first-child .attempt-head { padding-top: 0; }
 .timeline .gap { color: var(--muted); text-align: end; }
 .timeline time { color: var(--muted); }
@@ -239,7 +239,7 @@ section > h4 { margin-bottom: 4px; }
   .filters { flex-wrap: wrap; width: 100%; }
   .search { flex: 1 1 100%; height: 34px; }
   .search input { font-size: 16px; }
-  .filters select { flex: 1; max-width: none; height: 34px; }
+  .filters select { flex: 1 1 0; min-width: 0; max-width: none; height: 34px; }
   .list-body, .page { border-inline: 0; border-radius: 0; }
   .side { display: none; padding: 4px 16px 20px; }
   [data-side] .side { display: grid; }

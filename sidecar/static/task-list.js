@@ -8,6 +8,8 @@ import { WindowedList } from "./windowed-list.js";
 
 // How long a task that has ended stays among those that run, so that one sees how it ended.
 const LEAVING_MS = 5000;
+// Where many end a second they must not bury those that run.
+const LEAVING_MAX = 10;
 const HISTORY_MAX = 5000;
 const PAGE = 100;
 const SEARCH_PAUSE_MS = 300;
@@ -83,9 +85,10 @@ export class TaskList {
     this.#take(detail);
   }
 
-  #take({ ids, all }) {
+  #take({ ids, all, left = false }) {
     if (all) ids = new Set([...ids, ...this.#queue.tasks.keys(), ...(TABS[this.tab].asked ? [] : this.#records.keys())]);
-    for (const id of ids) this.#place(id, this.#queue.tasks.get(id));
+    for (const id of ids) this.#place(id, left ? undefined : this.#queue.tasks.get(id));
+    if (!left) this.#leave(() => this.#leaving.size > LEAVING_MAX);
     if (this.#dirty === null) this.#dirty = new Set();
     for (const id of ids) this.#dirty.add(id);
   }
@@ -93,10 +96,18 @@ export class TaskList {
   /** Once a second: clocks, and what has been shown for long enough. */
   tick() {
     const before = Date.now() - LEAVING_MS;
-    const over = [...this.#leaving].filter(([, at]) => at <= before).map(([id]) => id);
-    for (const id of over) this.#leaving.delete(id);
-    if (over.length) this.apply({ ids: new Set(over) });
+    this.#leave((at) => at <= before);
     for (const row of this.#view.rows.values()) row.tick();
+  }
+
+  #leave(isOver) {
+    const over = [];
+    for (const [id, at] of this.#leaving) {
+      if (!isOver(at)) break;
+      this.#leaving.delete(id);
+      over.push(id);
+    }
+    if (over.length) this.apply({ ids: new Set(over), left: true });
     if (over.length) this.#changed();
   }
 
@@ -163,6 +174,12 @@ export class TaskList {
     else if (task) this.#records.set(id, task);
   }
 
+  // Told again, a task that has left must not come back for the rest of its time.
+  #hasLeft(id) {
+    const known = this.#records.get(id);
+    return known !== undefined && ENDED.has(known.status) && !this.#leaving.has(id);
+  }
+
   #forget(id) {
     this.#records.delete(id);
     this.#open.delete(id);
@@ -177,6 +194,7 @@ export class TaskList {
     if (status === "active" || status === "lost") return true;
     const endedAt = this.#queue.endedAt(id);
     if (!ENDED.has(status) || endedAt === undefined || endedAt + LEAVING_MS <= Date.now()) return false;
+    if (this.#hasLeft(id)) return false;
     this.#leaving.set(id, endedAt);
     return true;
   }

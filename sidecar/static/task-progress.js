@@ -13,6 +13,7 @@ export class TaskProgress extends QueueElement {
   static observedAttributes = [...QueueElement.observedAttributes, "task-id"];
   #queue = null;
   #task = null;
+  #among = null;
   #timer = 0;
   #mark = new StateMark();
   #message = h("span", { class: "message" });
@@ -44,9 +45,11 @@ export class TaskProgress extends QueueElement {
     return this.#task;
   }
 
-  // A stream of its own, which a token for this task alone is enough for, and which ends with it.
+  // A stream of its own, which a token for this task alone is enough for, and which ends with it; a sidecar that
+  // has none tells of the task in the stream of all.
   share() {
     const taskId = this.getAttribute("task-id") ?? "";
+    if (this.#among === taskId) return super.share();
     const queue = new TaskQueue({ url: this.url, token: this.tokenFunction(), taskId });
     return { queue, release: () => queue.close() };
   }
@@ -55,11 +58,24 @@ export class TaskProgress extends QueueElement {
     this.#queue = queue;
     this.#task = null;
     this.#render();
-    return queue.subscribe(() => this.#take());
+    if (this.#among === this.getAttribute("task-id")) this.#fetch(queue);
+    return queue.subscribe(() => this.#look());
   }
 
-  #take() {
-    const task = this.#queue.getTask(this.getAttribute("task-id"));
+  #look() {
+    const id = this.getAttribute("task-id");
+    if (this.#queue.reason === "not found" && this.#among !== id) {
+      this.#among = id;
+      this.reopen();
+    } else this.#take(this.#queue.getTask(id));
+  }
+
+  async #fetch(queue) {
+    const record = await queue.fetchTask(this.#among).catch(() => null);
+    if (record && this.#queue === queue && this.#task === null) this.#take(record);
+  }
+
+  #take(task) {
     if (task && task !== this.#task) {
       this.#task = task;
       this.dispatchEvent(new CustomEvent("task-change", { detail: task }));

@@ -180,7 +180,8 @@ export class QueueViewer extends QueueElement {
   #tick = () => {
     if (!this.#queue || !this.open) return;
     this.#renderConnection();
-    if (this.paused || !["live", "connecting"].includes(this.#queue.connection)) return;
+    // What is not known to go on must not look as if it did.
+    if (this.paused || this.#queue.connection !== "live") return;
     this.#figures.tick(this.#queue.status, this.#queue.now());
     this.#list.tick();
     this.#page?.tick();

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.client
 import secrets
+import socket
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -90,24 +92,21 @@ class Gate(_Server):
             self._pass(request, end if "/api/" in request.path else float("inf"))
 
     def _pass(self, request: BaseHTTPRequestHandler, end: float) -> None:
-        connection = http.client.HTTPConnection(HOST, self._sidecar_port, timeout=0.1)
-        connection.request("GET", request.path)
-        response = connection.getresponse()
-        _head(request, response.status, {"Content-Type": response.headers["content-type"]})
+        connection = http.client.HTTPConnection(HOST, self._sidecar_port, timeout=30)
+        connection.connect()
+        cutter = threading.Timer(end - time.monotonic(), _cut, [connection.sock])
         try:
-            while time.monotonic() < end:
-                try:
-                    data = response.read1(65536)
-                except TimeoutError:
-                    # http.client does not read on after it; the raw file does.
-                    response.fp.raw._timeout_occurred = False
-                    continue
-                if not data:
-                    break
+            if end < float("inf"):
+                cutter.start()
+            connection.request("GET", request.path)
+            response = connection.getresponse()
+            _head(request, response.status, {"Content-Type": response.headers["content-type"]})
+            while data := response.read1(65536):
                 request.wfile.write(data)
-        except (OSError, http.client.IncompleteRead):
+        except (OSError, http.client.HTTPException):
             pass  # The browser has left, or the sidecar.
         finally:
+            cutter.cancel()
             connection.close()
 
 
@@ -132,6 +131,11 @@ class Shop(_Server):
             policy = f"default-src 'none'; script-src {sources}; connect-src {sources}"
             policy += "; require-trusted-types-for 'script'" if not self._more else ""
             _send(request, "text/html", page.encode(), {"Content-Security-Policy": policy})
+
+
+def _cut(connection: socket.socket) -> None:
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 def _send(
