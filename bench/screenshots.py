@@ -1,10 +1,14 @@
-"""The pictures of docs/: ``python -m bench.screenshots [folder]``, of a made-up shop's queue."""
+"""The pictures of docs/, of a made-up shop's queue: ``python -m bench.screenshots``.
+
+With a folder, ``python -m bench.screenshots /tmp/pictures``, it makes those of every state there.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
@@ -19,6 +23,8 @@ from tests.support.foreign_site import Gate, Shop
 from tests.support.sidecar_process import Sidecar, launch_sidecar, wait_until_alive
 from tests.support.writing import writing
 
+DOCS = Path("docs")
+SHOWN = ("viewer-light", "viewer-dark", "viewer-phone", "viewer-task", "viewer-embedded")
 WORKERS = {"web-1": ("default@web-1", ["default", "mail"], 4), "gpu-1": ("render@gpu-1", ["render"], 2)}
 LOST = "old-1"
 QUEUES = {"default": 214, "mail": 38, "render": 9, "reports": 3}
@@ -33,7 +39,8 @@ EXAMPLE = "6f9619ff-8b86-4d01-b42d-00cf4fc964ff"
 
 def main() -> None:
     """Make every picture."""
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs")
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS
+    folder.mkdir(exist_ok=True)
     with RedisServer(*acl.arguments()) as redis, writing(redis.url, "web-1") as sender:
         sidecar = launch_sidecar(acl.as_user(redis.url), port=free_port())
         try:
@@ -46,7 +53,8 @@ def main() -> None:
 
 def _take_all(browser: Browser, redis: RedisServer, sidecar: Sidecar, sender: Sender, folder: Path) -> None:
     def take(page: Page, name: str) -> None:
-        page.screenshot(path=folder / f"{name}.png")
+        if folder != DOCS or name in SHOWN:
+            page.screenshot(path=folder / f"{name}.png")
 
     empty = _open(browser, f"{sidecar.url}/")
     take(empty, "viewer-empty")
@@ -72,7 +80,7 @@ def _take_all(browser: Browser, redis: RedisServer, sidecar: Sidecar, sender: Se
     dark.get_by_role("tab", name="Failed").click()
     expect(card(dark, EXAMPLE)).to_be_visible()
     take(dark, "viewer-failed")
-    _embedded(browser, sidecar, folder)
+    _embedded(browser, sidecar, take)
     light.goto(f"{sidecar.url}/#/")
     redis.pause()
     expect(light.locator(".conn-word")).to_have_text("Redis unreachable")
@@ -90,16 +98,16 @@ def _open(browser: Browser, url: str, **options: object) -> Page:
     return page
 
 
-def _embedded(browser: Browser, sidecar: Sidecar, folder: Path) -> None:
+def _embedded(browser: Browser, sidecar: Sidecar, take: Callable[[Page, str], None]) -> None:
     button = '<queue-button src="{gate}" token-url="/token">Background jobs</queue-button>'
     with Gate(sidecar.port) as gate, Shop(gate, button.format(gate=gate.url)) as site:
         page = open_page(browser, site.url)
         expect(page.locator(".badge")).not_to_have_text("…")
-        page.screenshot(path=folder / "viewer-button.png", clip={"x": 0, "y": 0, "width": 480, "height": 160})
+        take(page, "viewer-button")
         page.locator(".queue-button").click()
         expect(page.locator("li.task").first).to_be_visible()
         page.wait_for_timeout(1500)
-        page.screenshot(path=folder / "viewer-embedded.png")
+        take(page, "viewer-embedded")
         page.context.close()
 
 

@@ -18,6 +18,7 @@ from starlette.routing import Mount, Route
 from sidecar import assets
 from sidecar.bundle import FOLDER, CircularImport, make_bundle
 from tests.support.browser import need
+from tests.support.starters import StartSidecar
 
 LARGEST_BYTES = 30 * 1024
 ROUTES = [Route("/", assets.page), Route("/static/{path:path}", assets.static)]
@@ -94,6 +95,16 @@ async def test_page_holds_under_a_prefix() -> None:
         [script] = [address for address in addresses if address.endswith(".js")]
         assert all(address.startswith("/ops/queue/") for address in addresses)
         assert 200 == (await client.get(script)).status_code
+
+
+def test_sidecar_behind_a_prefix(start_sidecar: StartSidecar) -> None:
+    """With SIDECAR_ROOT_PATH the page has the proxy's addresses, and what the proxy passes on is answered."""
+    sidecar = start_sidecar(env={"SIDECAR_ROOT_PATH": "/ops/queue/"})
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', sidecar.get("/").text)
+    assert all(address.startswith("/ops/queue/") for address in addresses)
+    for address in addresses:
+        if not address.endswith("status"):
+            assert 200 == sidecar.get(address.removeprefix("/ops/queue")).status_code
 
 
 async def test_page_allows_no_code_but_its_own(client: httpx.AsyncClient) -> None:

@@ -98,7 +98,7 @@ class QueueRow {
     setAttribute(this.#name, "title", name);
     setText(this.#depth, count(pending));
     setAttribute(this.#depth, "title", Number.isFinite(pending) ? `${plural(pending, "task", "tasks")} in the broker` : "how many wait is not known");
-    this.#bar.set(queue, lengthOf(queue) / longest);
+    this.#bar.set(Number.isFinite(pending) ? queue : {}, lengthOf(queue) / longest);
     // Only where it is known that nobody is there, and somebody would have to be.
     setAttribute(this.#who, "data-warning", consumers === 0 && pending > 0);
     setText(this.#who, consumers === 0 ? "No workers" : Number.isFinite(consumers) ? plural(consumers, "worker") : "");

@@ -87,6 +87,8 @@ dialog::backdrop { background: var(--shade); }
 [data-old] .figures { border-style: dashed; }
 .segments { display: flex; gap: 1px; height: 6px; border-radius: 3px; overflow: hidden; background: var(--track); }
 .segment { background: var(--state); min-width: 2px; flex: 0 1 0; }
+.segment[data-status=pending] { opacity: .5; }
+.queues:empty::after, .workers:empty::after { content: "None yet"; color: var(--muted); font-size: 13px; }
 
 .main { display: grid; grid-template-columns: minmax(0, 1fr) 268px; gap: 20px; flex: 1; min-height: 0; padding: 14px 20px 0; }
 .list { display: flex; flex-direction: column; min-height: 0; min-width: 0; }

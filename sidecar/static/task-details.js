@@ -22,7 +22,7 @@ export function longText(text, className = "") {
 
 /** Pairs of a name and a value, as far as there are any. */
 export function facts(pairs) {
-  const found = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const found = pairs.filter(([, value]) => ![null, undefined, false, ""].includes(value));
   const rows = found.map(([name, value]) => h("div", { class: "fact" }, h("dt", { text: name }), h("dd", {}, value)));
   return h("dl", { class: "facts" }, ...rows);
 }

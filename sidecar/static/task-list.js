@@ -8,17 +8,20 @@ import { WindowedList } from "./windowed-list.js";
 
 // How long a task that has ended stays among those that run, so that one sees how it ended.
 const LEAVING_MS = 5000;
-// Where many end a second they must not bury those that run.
-const LEAVING_MAX = 10;
+// Where many end a second nobody can read them all.
+const LEAVING_MAX = 50;
 const HISTORY_MAX = 5000;
 const PAGE = 100;
 const SEARCH_PAUSE_MS = 300;
 
 const byEnd = (task) => -(task.finished_at ?? task.lost_at ?? task.timestamp ?? 0);
 
-// `key` must not change while a task is in the tab, or it would jump; `asked` tabs begin with the history.
+// What runs stands above what has just ended.
+const byStart = (task) => (ENDED.has(task.status) ? 1e11 + byEnd(task) : -(task.started_at ?? task.received_at ?? task.timestamp ?? 0));
+
+// `key` must not change while a task is in a state, or it would jump; `asked` tabs begin with the history.
 const TABS = {
-  active: { word: "Active", empty: "Nothing is running.", key: (task) => -(task.started_at ?? task.received_at ?? task.timestamp ?? 0) },
+  active: { word: "Active", empty: "Nothing is running.", key: byStart },
   waiting: { word: "Waiting", empty: "No worker holds a task that waits.", key: (task) => (task.status === "scheduled" ? 1e12 + (task.eta ?? 0) : (task.received_at ?? 0)) },
   finished: { word: "Finished", empty: "Nothing has finished yet.", key: byEnd, asked: ["completed", "revoked"] },
   failed: { word: "Failed", empty: "Nothing has failed. Good.", key: byEnd, asked: ["failed", "lost", "rejected"] },
@@ -399,7 +402,8 @@ export class TaskList {
     const searching = this.#wanted.query && this.#hits.state === "searching";
     setText(title, busy ? "Loading…" : unknown ? "Not known." : searching ? "Searching arguments…" : filtered ? "No task matches." : TABS[this.tab].empty);
     const waiting = waitingIn(this.#queue.status);
-    setText(line, !busy && this.tab === "active" && !filtered && waiting ? `${plural(waiting, "task waits", "tasks wait")}.` : "");
+    const nobody = this.#queue.status?.workers_online === 0 ? "No worker with the plugin is online." : "";
+    setText(line, busy || filtered || TABS[this.tab].asked ? "" : waiting && this.tab === "active" ? `${plural(waiting, "task waits", "tasks wait")}. ${nobody}` : nobody);
   }
 
   /** What waits where no list shows it. */

@@ -109,7 +109,7 @@ export class TaskPage {
       ["Not before", eta && moment(eta)],
       ["Ran for", Number.isFinite(runtime) && duration(runtime)],
       ["Run", run],
-    ].map(([name, value]) => [name, value === false ? null : value]));
+    ]);
   }
 
   #timeline() {
