@@ -1,8 +1,8 @@
 """The front end as one file: the modules of ``static/`` joined, without comments and indentation.
 
 No tool but this one is needed for it. In return the modules keep to three rules: an import or export takes
-one line, a comment takes whole lines, and no two modules have a name of their own in common (a browser
-would refuse the whole file).
+one line, a comment that has several takes whole ones, and no two modules have a name of their own in common
+(a browser would refuse the whole file). What `shorten` asks of them comes on top.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from sidecar.shorten import shorten, shorten_styles
+
 FOLDER = Path(__file__).parent / "static"
 ENTRY = "queue-viewer.js"
+STYLES = "style.js"
 
 _IMPORT = re.compile(r'^import .* from "\./(.+)";$', re.MULTILINE)
 _EXPORT_FROM = re.compile(r'^(export \{.*\}) from "\./(.+)";$', re.MULTILINE)
-_COMMENT = re.compile(r"^\s*(?:/\*\*.*?\*/|//.*?$)\n", re.MULTILINE | re.DOTALL)
-_BLANK = re.compile(r"^\s+", re.MULTILINE)
 
 
 def make_bundle(entry: str = ENTRY) -> str:
@@ -40,7 +41,7 @@ def _content(name: str, *, keep_exports: bool) -> str:
     source = _IMPORT.sub("", _EXPORT_FROM.sub(r"\1;", _read(name)))
     if not keep_exports:
         source = re.sub(r"^export (?=\w)", "", source, flags=re.MULTILINE)
-    return _BLANK.sub("", _COMMENT.sub("", source)).strip()
+    return shorten(shorten_styles(source) if name == STYLES else source)
 
 
 def _read(name: str) -> str:

@@ -75,6 +75,7 @@ MODULES = {
         "sessions",
         "setting_values",
         "settings",
+        "shorten",
         "snapshot",
         "state",
         "status",

@@ -106,7 +106,7 @@ export class TaskQueue extends EventTarget {
     for (const [name, values] of Object.entries(parameters)) {
       for (const value of [values].flat()) query.append(name, value);
     }
-    return `${this.#url}/api/v1/queue/${path}${query.size ? `?${query}` : ""}`;
+    return `${this.#url}/api/v1/queue/${path}${query.size ? "?" : ""}${query}`;
   }
 
   #told = {
