@@ -42,6 +42,10 @@ export class QueueButton extends QueueElement {
     this.#viewer.show();
   }
 
+  share() {
+    return super.share({ figures: this.#viewer === null });
+  }
+
   follow(queue) {
     this.#queue = queue;
     const unfollow = queue.subscribe(this.#ask);
@@ -55,6 +59,9 @@ export class QueueButton extends QueueElement {
     viewer.token = this.token;
     // Its own, not the page's: no style of the page reaches it, and it goes where the button goes.
     this.shadowRoot.append(viewer);
+    // What the viewer has is enough for both.
+    this.#viewer = viewer;
+    this.reopen();
     return viewer;
   }
 

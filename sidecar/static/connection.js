@@ -15,8 +15,8 @@ export function describe(queue, now = Date.now()) {
   if (connection === "live") return { state: "live", word: "Live", rest: heardAt === null ? "" : `${Math.max(0, (now - heardAt) / 1000).toFixed(1)} s ago` };
   if (connection === "stale") return { state: "stale", word: "Redis unreachable", rest: `since ${timeOfDay(since)}` };
   if (connection === "closed") return { state: "closed", word: WORDS[reason] ?? "Closed", rest: WORDS[reason] ? "" : (reason ?? "") };
-  if (status === null) return { state: "connecting", word: "Connecting…", rest: "" };
-  return { state: "connecting", word: "Reconnecting…", rest: `as of ${timeOfDay((heardAt ?? now) / 1000)}` };
+  const word = reason === "overloaded" ? "Too many viewers" : status === null ? "Connecting…" : "Reconnecting…";
+  return { state: "connecting", word, rest: status === null ? "" : `as of ${timeOfDay((heardAt ?? now) / 1000)}` };
 }
 
 /** The chip that says it. */

@@ -1,4 +1,4 @@
-import { shareQueue } from "./store.js";
+import { shareQueue } from "./shared-queues.js";
 
 /** What the three elements have in common: where the sidecar is, the token, and the store behind it. */
 export class QueueElement extends HTMLElement {
@@ -46,9 +46,9 @@ export class QueueElement extends HTMLElement {
     return given === null ? import.meta.url.replace(/\/static\/.*$/, "") : new URL(given, document.baseURI).href;
   }
 
-  /** Make the store; a subclass may follow something else. */
-  share() {
-    return shareQueue({ url: this.url, token: this.tokenFunction(), filter: this.getAttribute("filter") ?? "" });
+  /** Make the store; a subclass may follow something else, or need less. */
+  share(less = {}) {
+    return shareQueue({ url: this.url, token: this.tokenFunction(), filter: this.getAttribute("filter") ?? "", ...less });
   }
 
   /** Called with the store when there is a new one; returns what is to be called at its end. */

@@ -15,9 +15,11 @@ export interface Progress {
 export interface Task {
   type: "task_status";
   task_id: string;
-  task_name: string;
+  /** null where nobody has seen the task so far. */
+  task_name: string | null;
   status: TaskState;
   message: string;
+  /** How many tasks of its queue are taken before it, where that is known. */
   position: number | null;
   previous?: { status: TaskState; worker: string | null } | null;
   worker?: string;
@@ -41,13 +43,14 @@ export interface Task {
   progress?: Progress;
   run?: string;
   offset?: number;
+  /** These only where the stream was asked for them, by `include`. */
+  args?: string | null;
+  kwargs?: string | null;
+  result?: string;
+  traceback?: string;
 }
 
 export interface TaskRecord extends Task {
-  args?: string;
-  kwargs?: string;
-  result?: string;
-  traceback?: string;
   timeline: { status: TaskState; at: number; worker: string | null }[];
 }
 
@@ -95,7 +98,10 @@ export interface QueueOptions {
   url?: string;
   /** Asked at the start, and again when the sidecar refuses the last token. */
   token?: TokenFunction | null;
-  /** Parameters of the stream, e.g. `{queue: "mail"}` or `"task_name=app.mail.*"`. */
+  /**
+   * Parameters of the stream: filters, e.g. `{queue: "mail"}` or `"task_name=app.mail.*"`, and `include`,
+   * `snapshot` and `types`.
+   */
   filter?: string | Record<string, string> | [string, string][] | URLSearchParams;
   /** Follow this task alone, until its end. */
   taskId?: string | null;
@@ -113,9 +119,11 @@ export class TaskQueue extends EventTarget {
   readonly connection: Connection;
   /** Since when Redis cannot be read, while the connection is `stale`. */
   readonly since: number | null;
-  /** Why the connection is `closed`. */
+  /** Why the connection is `closed`, e.g. `ended` or `unauthorized`; `overloaded` while it waits for room. */
   readonly reason: string | null;
+  /** Whether of the tasks that wait in workers only the first are here; then how many there were. */
   readonly truncated: boolean;
+  readonly waitingTotal: number | null;
   readonly heardAt: number | null;
   /** Counts the changes. */
   readonly version: number;
@@ -125,12 +133,23 @@ export class TaskQueue extends EventTarget {
   endedAt(id: string): number | undefined;
   fetchTask(id: string, options?: { signal?: AbortSignal }): Promise<TaskRecord>;
   ask(path: string, parameters?: Record<string, unknown>, options?: { filtered?: boolean; signal?: AbortSignal }): Promise<any>;
+  /** A store of one task alone, with args, kwargs, result and traceback; close it. */
+  ofTask(id: string): TaskQueue;
+  /** List every task that waits in a worker, however many there are. */
+  listAll(): void;
+  admitsQueue(name: string): boolean;
   subscribe: (listener: () => void) => () => void;
   close(): void;
 }
 
 /** One store for all on a page that want the same; give it back with `release()`. */
-export function shareQueue(options: QueueOptions & { url: string }): { queue: TaskQueue; release: () => void };
+export function shareQueue(options: {
+  url: string;
+  token?: TokenFunction | null;
+  filter?: QueueOptions["filter"];
+  /** Figures are enough. */
+  figures?: boolean;
+}): { queue: TaskQueue; release: () => void };
 
 declare class QueueElement extends HTMLElement {
   readonly queue: TaskQueue | null;

@@ -3,7 +3,8 @@ import { QueueButton } from "./button.js";
 import { TaskProgress } from "./task-progress.js";
 import { QueueViewer } from "./viewer.js";
 
-export { QueueError, TaskQueue, shareQueue } from "./store.js";
+export { shareQueue } from "./shared-queues.js";
+export { QueueError, TaskQueue } from "./store.js";
 export { QueueButton, QueueViewer, TaskProgress };
 
 // Twice on a page, from two addresses, is no error: whoever comes first defines.

@@ -15,6 +15,8 @@ export const STATES = {
 
 // What is over; a retry comes back as a new attempt, and what is lost may come back, too.
 export const ENDED = new Set(["completed", "failed", "revoked", "rejected", "retrying"]);
+// What no worker has seen, or has any more.
+export const UNSEEN = new Set(["pending", "unknown"]);
 export const WAITING = new Set(["reserved", "scheduled"]);
 // In the order of the segments of a bar.
 export const SEGMENTS = ["active", "reserved", "scheduled", "pending"];

@@ -1,11 +1,15 @@
+import { Lookout } from "./lookout.js";
 import { Rates } from "./rates.js";
-import { ENDED } from "./states.js";
+import { ENDED, UNSEEN } from "./states.js";
 import { Stream } from "./stream.js";
-import { matcher } from "./task-filter.js";
+import { fits, matcher, onlyFilters } from "./task-filter.js";
 
 // How long a task that has ended stays, for those who want to show that it did.
 const KEPT_MS = 30_000;
 const SWEEP_MS = 1000;
+// A stream with a filter tells of tasks alone, unless it names more.
+const TYPES = "task_status,worker_status,queue_status";
+const EVERYTHING = "args,kwargs,result,traceback";
 
 /**
  * What the queue is like, kept up to date by the sidecar's stream; shows nothing itself.
@@ -19,19 +23,23 @@ export class TaskQueue extends EventTarget {
   tasks = new Map();
   workers = new Map();
   rates = new Rates();
-  /** `connecting`, `live`, `stale` (Redis cannot be read, since `since`) or `closed` (for the `reason`). */
+  /** `connecting`, `live`, `stale` (Redis cannot be read, since `since`) or `closed`; perhaps for a `reason`. */
   connection = "connecting";
   since = null;
   reason = null;
+  /** Whether more tasks wait than are listed; then `waitingTotal` says how many workers held. */
   truncated = false;
-  /** When the sidecar was heard last, in ms of the local clock. */
+  waitingTotal = null;
+  /** When the sidecar was heard last while all was well, in ms of the local clock. */
   heardAt = null;
   /** Counts the changes, a number for hooks that compare. */
   version = 0;
   #url;
   #token;
+  #parameters;
   #filter;
-  #path;
+  #taskId;
+  #lookout = null;
   #admits;
   #stream;
   #clockAhead = null;
@@ -47,12 +55,22 @@ export class TaskQueue extends EventTarget {
     super();
     this.#url = String(url).replace(/\/+$/, "");
     this.#token = token;
-    this.#filter = new URLSearchParams(filter);
+    this.#taskId = taskId;
+    this.#parameters = new URLSearchParams(filter);
+    this.#filter = onlyFilters(this.#parameters);
     this.#admits = matcher(this.#filter);
-    this.#path = taskId === null ? "events" : `tasks/${encodeURIComponent(taskId)}/events`;
-    const address = (lastId) => this.#address(this.#path, lastId ? { last_event_id: lastId } : {});
+    if (this.#filter.size && !this.#parameters.has("types")) this.#parameters.set("types", TYPES);
+    if (taskId !== null) this.#lookout = new Lookout(() => this.#look());
+    const path = taskId === null ? "events" : `tasks/${encodeURIComponent(taskId)}/events`;
+    const address = (lastId) => this.#address(path, new URLSearchParams([...this.#parameters, ...(lastId ? [["last_event_id", lastId]] : [])]));
     this.#stream = new Stream({ address, token, told: this.#told });
     this.#stream.open();
+  }
+
+  /** Whether the filter lets tasks of a queue pass, as far as it is about queues. */
+  admitsQueue(name) {
+    const wanted = this.#filter.getAll("queue");
+    return !wanted.length || wanted.includes(name);
   }
 
   getTask(id) {
@@ -71,10 +89,12 @@ export class TaskQueue extends EventTarget {
 
   /** Ask a question, e.g. `ask("history", {status: ["failed"]})`, under the same filter; throws `QueueError`. */
   async ask(path, parameters = {}, { filtered = true, signal } = {}) {
+    const query = filtered ? narrowed(this.#filter, parameters) : narrowed(new URLSearchParams(), parameters);
+    if (query === null) return { tasks: [], next: null };
     for (let tried = 0; ; tried++) {
       const token = await this.#token?.();
       const headers = { Accept: "application/json", ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-      const response = await fetch(this.#address(path, parameters, filtered), { headers, signal, cache: "no-store" });
+      const response = await fetch(this.#address(path, query), { headers, signal, cache: "no-store" });
       if (response.ok) return response.json();
       if (response.status === 401 && this.#token && !tried) continue;
       throw new QueueError(response.status);
@@ -84,6 +104,18 @@ export class TaskQueue extends EventTarget {
   /** The record of one task with its args, kwargs and `timeline`. */
   fetchTask(id, options = {}) {
     return this.ask(`tasks/${encodeURIComponent(id)}`, {}, { ...options, filtered: false });
+  }
+
+  /** A store of one task alone, with all that is known of it; close it. */
+  ofTask(id) {
+    return new TaskQueue({ url: this.#url, token: this.#token, filter: { include: EVERYTHING }, taskId: id });
+  }
+
+  /** List every task that waits in a worker, however many there are. */
+  listAll() {
+    this.#parameters.set("snapshot", "all");
+    this.#startOver();
+    this.#stream.reconnect();
   }
 
   /** Listen to every change and every state of the connection; returns what ends that. */
@@ -98,26 +130,26 @@ export class TaskQueue extends EventTarget {
 
   close() {
     clearTimeout(this.#sweeper);
+    this.#lookout?.stop();
     this.#stream.close();
   }
 
-  #address(path, parameters, filtered = true) {
-    const query = new URLSearchParams(filtered ? this.#filter : {});
-    for (const [name, values] of Object.entries(parameters)) {
-      for (const value of [values].flat()) query.append(name, value);
-    }
+  #address(path, query) {
     return `${this.#url}/api/v1/queue/${path}${query.size ? "?" : ""}${query}`;
   }
 
   #told = {
-    connecting: () => this.#connect("connecting"),
+    connecting: (reason = null) => this.#connect("connecting", { reason }),
     open: () => {
-      this.heardAt = Date.now();
       this.#snapshot = null;
     },
     event: (type, message, numbered) => this.#take(type, message, numbered),
+    placed: () => {
+      if (!this.#snapshot && this.connection === "connecting") this.#settle();
+    },
     heard: () => {
-      this.heardAt = Date.now();
+      // What a sidecar says that has no room, or cannot read Redis, makes no figure younger.
+      if (this.connection === "live") this.heardAt = Date.now();
       this.#tell();
     },
     closed: (reason) => {
@@ -136,7 +168,7 @@ export class TaskQueue extends EventTarget {
   #take(type, message, numbered) {
     if (type === "stale") this.#connect("stale", { since: message.since ?? this.now() });
     else if (type === "snapshot") this.#takeSnapshot(message);
-    else if (type === "live") this.#goLive();
+    else if (type === "live") this.#goLive(message.server_time);
     else if (type === "reset") this.#startOver();
     else this.#takeChange(type, message, numbered);
   }
@@ -153,12 +185,11 @@ export class TaskQueue extends EventTarget {
   }
 
   // A snapshot in parts is shown when it is complete: half a queue would be a wrong one.
-  #takeSnapshot({ tasks = [], workers = [], queue_status: status, truncated }) {
-    this.#snapshot ??= { tasks: new Map(), workers: new Map(), status: null, truncated: false };
+  #takeSnapshot({ tasks = [], workers = [], queue_status: status, truncated = false, waiting_total: waiting = null }) {
+    this.#snapshot ??= { tasks: new Map(), workers: new Map(), status: null, truncated, waiting };
     for (const task of tasks) this.#snapshot.tasks.set(task.task_id, task);
     for (const worker of workers) this.#snapshot.workers.set(worker.worker_id, worker);
     if (status) this.#snapshot.status = status;
-    this.#snapshot.truncated ||= Boolean(truncated);
   }
 
   // Cut in the middle of the new snapshot the stream must not go on behind the old one.
@@ -167,15 +198,16 @@ export class TaskQueue extends EventTarget {
     this.#stream.lastId = "";
   }
 
-  #goLive() {
-    const { tasks, workers, status, truncated } = this.#snapshot ?? { tasks: new Map(), workers: new Map() };
+  #goLive(time) {
+    const { tasks, workers, status, truncated = false, waiting = null } = this.#snapshot ?? { tasks: new Map(), workers: new Map() };
     this.#snapshot = null;
     for (const id of this.#endedAt.keys()) {
       if (tasks.has(id)) this.#endedAt.delete(id);
       else if (this.tasks.has(id)) tasks.set(id, this.tasks.get(id));
     }
-    Object.assign(this, { tasks, workers, truncated: Boolean(truncated) });
-    if (status) this.#setStatus(status, { fresh: true });
+    Object.assign(this, { tasks, workers, truncated, waitingTotal: waiting });
+    this.#setClock(time, true);
+    if (status) this.#setStatus(status);
     this.#all = this.#dirty = true;
     this.#settle();
   }
@@ -192,7 +224,7 @@ export class TaskQueue extends EventTarget {
     const over = isOver(task) || (task.status === "lost" && numbered);
     if (into === this) this.#note(task, known, over);
     // A task that was given back waits in the broker again; one that left the filter is somebody else's.
-    const gone = task.status === "pending" || task.status === "unknown" || !this.#admits(task);
+    const gone = (this.#taskId === null && UNSEEN.has(task.status)) || !this.#admits(task);
     if (gone) into.tasks.delete(task.task_id);
     else into.tasks.set(task.task_id, task);
   }
@@ -208,15 +240,18 @@ export class TaskQueue extends EventTarget {
     }
   }
 
-  #setStatus(status, { fresh = false } = {}) {
+  #setStatus(status) {
     this.status = status;
-    const ahead = status.server_time - Date.now() / 1000;
-    // Figures may be old when they come, so the clock that is furthest ahead is the nearest; after a snapshot,
-    // which is new, one that is far off means that somebody set the clock here.
-    if (Number.isFinite(ahead) && (this.#clockAhead === null || ahead > this.#clockAhead || (fresh && ahead < this.#clockAhead - 5))) {
-      this.#clockAhead = ahead;
-    }
+    this.#setClock(status.server_time, false);
     this.rates.waiting(waitingIn(status), this.now());
+  }
+
+  // Figures may be old when they come, so the clock that is furthest ahead is the nearest; after a snapshot,
+  // which is new, one that is far off means that somebody set the clock here.
+  #setClock(time, fresh) {
+    const ahead = time - Date.now() / 1000;
+    const known = this.#clockAhead;
+    if (Number.isFinite(ahead) && (known === null || ahead > known || (fresh && ahead < known - 5))) this.#clockAhead = ahead;
   }
 
   #sweep = () => {
@@ -232,8 +267,23 @@ export class TaskQueue extends EventTarget {
     this.#tell();
   };
 
+  /** See where the task is in the broker, which no stream tells; false where that is over. */
+  async #look() {
+    const known = this.getTask(this.#taskId);
+    if (!UNSEEN.has(known?.status) || this.connection === "closed") return false;
+    const record = this.connection === "live" ? await this.fetchTask(this.#taskId).catch(() => null) : null;
+    if (record?.status === "pending" && known === this.getTask(this.#taskId)) {
+      this.tasks.set(this.#taskId, record);
+      this.#changed.add(this.#taskId);
+      this.#dirty = true;
+      this.#tell();
+    }
+    return true;
+  }
+
   #tell() {
     if (!this.#dirty) return;
+    if (this.#lookout && UNSEEN.has(this.getTask(this.#taskId)?.status)) this.#lookout.start();
     const detail = { ids: this.#changed, all: this.#all };
     this.#changed = new Set();
     this.#all = this.#dirty = false;
@@ -260,25 +310,15 @@ export function waitingIn(status) {
 
 const isOver = (task) => task !== undefined && ENDED.has(task.status);
 
-const shared = new Map();
-const numbers = new WeakMap();
-
-/**
- * The store for these options, one for all that want the same: a browser opens only six connections to a server
- * without HTTP/2. Give it back with `release()`.
- */
-export function shareQueue({ url, token = null, filter = "" }) {
-  if (token && !numbers.has(token)) numbers.set(token, Math.random());
-  const key = JSON.stringify([url, String(filter), token && numbers.get(token)]);
-  const entry = shared.get(key) ?? { queue: new TaskQueue({ url, token, filter }), users: 0 };
-  shared.set(key, entry);
-  entry.users++;
-  let released = false;
-  const release = () => {
-    if (released) return;
-    released = true;
-    // Whoever is moved in the page is taken out and put in again at once.
-    if (--entry.users === 0) setTimeout(() => entry.users || (shared.delete(key), entry.queue.close()), 500);
-  };
-  return { queue: entry.queue, release };
+/** The parameters of a question under a filter; null where nothing can pass both. */
+function narrowed(filter, parameters) {
+  const query = new URLSearchParams(filter);
+  for (const [name, values] of Object.entries(parameters)) {
+    const allowed = query.getAll(name);
+    const left = [values].flat().filter((value) => !allowed.length || allowed.some((pattern) => fits(pattern, value)));
+    if (!left.length) return null;
+    query.delete(name);
+    for (const value of left) query.append(name, value);
+  }
+  return query;
 }

@@ -64,8 +64,8 @@ export class EventParser {
 /**
  * Keeps one stream open until `close()`, its `end`, or an answer that another try would not change.
  *
- * `address(lastId)` gives the URL, `token()` a bearer token. Told are: `connecting`, `open`, `event`, `heard`
- * (after each piece that came in) and `closed(reason)`.
+ * `address(lastId)` gives the URL, `token()` a bearer token. Told are: `connecting`, `open`, `event`,
+ * `placed` (the id is that of now), `heard` (after each piece that came in) and `closed(reason)`.
  */
 export class Stream {
   lastId = "";
@@ -172,7 +172,10 @@ export class Stream {
 
   #hear(event, parser) {
     this.lastId = event.id;
-    if (event.data === null) return null;
+    if (event.data === null) {
+      if (event.numbered) this.#told.placed();
+      return null;
+    }
     const message = parsed(event.data);
     this.#told.event(event.type, message, event.numbered);
     if (event.type === "end") this.close("ended");
@@ -185,7 +188,7 @@ export class Stream {
   }
 
   #wait(asked) {
-    this.#told.connecting();
+    this.#told.connecting(this.#held ? "overloaded" : null);
     clearTimeout(this.#quiet);
     const longest = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** this.#failures++);
     // Half of it by chance, or a thousand viewers would come back at the same moment.

@@ -161,6 +161,7 @@ section > h4 { margin-bottom: 4px; }
 .empty-title { font-size: 15px; }
 .note { padding: 12px 14px; font-size: 12.5px; }
 .note:empty { display: none; }
+.list-all { margin: -6px 14px 14px; }
 
 .side { overflow-y: auto; min-height: 0; padding-bottom: 20px; display: grid; gap: 20px; align-content: start; scrollbar-width: thin; scrollbar-color: var(--track) transparent; }
 .side h3 { font-size: 12px; color: var(--muted); margin-bottom: 8px; }

@@ -1,9 +1,13 @@
 // The same parameters as the stream takes: within one any value will do, all of them must match.
+const NAMES = ["task_id", "queue", "status", "worker", "task_name"];
+
+/** Of a stream's parameters those that every list takes, too. */
+export const onlyFilters = (parameters) => new URLSearchParams([...parameters].filter(([name]) => NAMES.includes(name)));
 
 /** Make the test that a task must pass, e.g. of `task_name=app.mail.*&queue=mail`. */
 export function matcher(parameters) {
   const wanted = new Map();
-  for (const name of ["task_id", "queue", "status", "worker", "task_name"]) {
+  for (const name of NAMES) {
     const values = parameters.getAll(name);
     if (values.length) wanted.set(name, values);
   }
@@ -11,7 +15,8 @@ export function matcher(parameters) {
   return (task) => [...wanted].every(([name, values]) => values.some((value) => fits(value, task[name] ?? "")));
 }
 
-function fits(pattern, text) {
+/** Whether a text is as a pattern wants it, in which `*` is any characters. */
+export function fits(pattern, text) {
   const [first, ...middle] = pattern.split("*");
   if (!middle.length) return text === first;
   const last = middle.pop();

@@ -1,8 +1,11 @@
-import { ICONS, h, icon, setAttribute, setText } from "./dom.js";
+import { BrokerTasks } from "./broker-tasks.js";
+import { h, setAttribute, setText } from "./dom.js";
 import { count, plural } from "./format.js";
+import { ListBar } from "./list-bar.js";
 import { ENDED, WAITING } from "./states.js";
 import { ShownOrder } from "./shown-order.js";
 import { waitingIn } from "./store.js";
+import { TABS } from "./tabs.js";
 import { TaskRow } from "./task-row.js";
 import { WindowedList } from "./windowed-list.js";
 
@@ -13,19 +16,6 @@ const LEAVING_MAX = 50;
 const HISTORY_MAX = 5000;
 const PAGE = 100;
 const SEARCH_PAUSE_MS = 300;
-
-const byEnd = (task) => -(task.finished_at ?? task.lost_at ?? task.timestamp ?? 0);
-
-// What runs stands above what has just ended.
-const byStart = (task) => (ENDED.has(task.status) ? 1e11 + byEnd(task) : -(task.started_at ?? task.received_at ?? task.timestamp ?? 0));
-
-// `key` must not change while a task is in a state, or it would jump; `asked` tabs begin with the history.
-const TABS = {
-  active: { word: "Active", empty: "Nothing is running.", key: byStart },
-  waiting: { word: "Waiting", empty: "No worker holds a task that waits.", key: (task) => (task.status === "scheduled" ? 1e12 + (task.eta ?? 0) : (task.received_at ?? 0)) },
-  finished: { word: "Finished", empty: "Nothing has finished yet.", key: byEnd, asked: ["completed", "revoked"] },
-  failed: { word: "Failed", empty: "Nothing has failed. Good.", key: byEnd, asked: ["failed", "lost", "rejected"] },
-};
 
 /** The tabs, the filters, and the list of tasks below them. */
 export class TaskList {
@@ -43,8 +33,9 @@ export class TaskList {
   #hits = { query: "", ids: new Set(), state: "" };
   #searching = 0;
   #wanted = { query: "", task_name: "", queue: "", worker: "" };
-  #tabs = {};
+  #bar;
   #names = new Set();
+  #broker = new BrokerTasks({ names: () => this.#queuesWithTasks(), taken: (ids) => this.#takePending(ids) });
   #hovered = false;
   #focused = null;
   #changed;
@@ -61,6 +52,7 @@ export class TaskList {
 
   follow(queue) {
     this.#queue = queue;
+    this.#broker.follow(queue);
     this.#restart();
   }
 
@@ -70,7 +62,7 @@ export class TaskList {
   isOpen = (id) => this.#open.has(id);
   now = () => this.#queue.now();
   openPage = (id) => this.#goTo(id);
-  fetchTask = (id) => this.#queue.fetchTask(id);
+  fetchTask = async (id) => this.#broker.records.get(id) ?? this.#queue.fetchTask(id);
   watch = (id, details) => this.#view.watch(id, details);
   unwatch = (id, details) => this.#view.unwatch(id, details);
 
@@ -85,19 +77,32 @@ export class TaskList {
   apply(detail) {
     // Before anything moves.
     if (this.#isRead()) this.#order.hold();
+    // What a worker has told of is no longer as it was in the broker.
+    for (const id of detail.ids) if (this.#queue.getTask(id)) this.#broker.records.delete(id);
     this.#take(detail);
+  }
+
+  #takePending(ids) {
+    if (this.#isRead()) this.#order.hold();
+    this.#take({ ids });
+    this.#changed();
   }
 
   #take({ ids, all, left = false }) {
     if (all) ids = new Set([...ids, ...this.#queue.tasks.keys(), ...(TABS[this.tab].asked ? [] : this.#records.keys())]);
-    for (const id of ids) this.#place(id, left ? undefined : this.#queue.tasks.get(id));
+    for (const id of ids) this.#place(id, left ? undefined : this.#recordOf(id));
     if (!left) this.#leave(() => this.#leaving.size > LEAVING_MAX);
     if (this.#dirty === null) this.#dirty = new Set();
     for (const id of ids) this.#dirty.add(id);
   }
 
-  /** Once a second: clocks, and what has been shown for long enough. */
+  #recordOf(id) {
+    return (this.tab === "waiting" && this.#broker.records.get(id)) || this.#queue.tasks.get(id);
+  }
+
+  /** Once a second: clocks, and what has been shown for long enough, or has to be asked for again. */
   tick() {
+    if (this.tab === "waiting" && !this.#isRead() && document.visibilityState === "visible") this.#broker.refresh();
     const before = Date.now() - LEAVING_MS;
     this.#leave((at) => at <= before);
     for (const row of this.#view.rows.values()) row.tick();
@@ -122,23 +127,19 @@ export class TaskList {
     this.#dirty = null;
     this.#view.render(dirty);
     this.#rove();
-    this.#renderTabs();
+    this.#renderBar();
     this.#renderEnds();
-    this.#renderChoices();
   }
 
   search() {
-    this.parts.search.focus();
-    this.parts.search.select();
+    this.#bar.focus();
   }
 
   /** Leave the search; tells whether there was one. */
   clearSearch() {
-    const { search } = this.parts;
-    if (!search.value) return false;
-    search.value = "";
-    this.#filter({ query: "" });
-    return true;
+    const was = this.#bar.clear();
+    if (was) this.#filter({ query: "" });
+    return was;
   }
 
   select(tab) {
@@ -193,7 +194,7 @@ export class TaskList {
     const { status, task_id: id } = task;
     const { asked } = TABS[this.tab];
     if (asked) return asked.includes(status) && (status !== "lost" || this.#queue.endedAt(id) !== undefined);
-    if (this.tab === "waiting") return WAITING.has(status);
+    if (this.tab === "waiting") return WAITING.has(status) || status === "pending";
     if (status === "active" || status === "lost") return true;
     const endedAt = this.#queue.endedAt(id);
     if (!ENDED.has(status) || endedAt === undefined || endedAt + LEAVING_MS <= Date.now()) return false;
@@ -206,7 +207,8 @@ export class TaskList {
     const { query, task_name: name, queue, worker } = this.#wanted;
     if ((name && task.task_name !== name) || (queue && task.queue !== queue) || (worker && task.worker !== worker)) return false;
     if (!query) return true;
-    const found = `${task.task_name}\n${task.task_id}`.toLowerCase().includes(query);
+    const known = [task.task_name, task.task_id, task.args, task.kwargs];
+    const found = known.join("\n").toLowerCase().includes(query);
     return found || (this.#hits.query === query && this.#hits.ids.has(task.task_id));
   }
 
@@ -219,10 +221,18 @@ export class TaskList {
     this.#next = null;
     this.#loading?.abort();
     this.#loading = null;
+    this.#broker.clear();
     this.parts.note.textContent = "";
     if (!this.#queue) return;
     this.#take({ ids: new Set(this.#queue.tasks.keys()) });
     if (TABS[this.tab].asked) this.#load();
+    if (this.tab === "waiting") this.#broker.refresh();
+  }
+
+  #queuesWithTasks() {
+    const { queue } = this.#wanted;
+    const waiting = (this.#queue.status?.queues ?? []).filter(({ name, pending }) => pending !== 0 && (!queue || name === queue));
+    return waiting.map(({ name }) => name).filter((name) => this.#queue.admitsQueue(name));
   }
 
   async #load(cursor = null) {
@@ -287,23 +297,13 @@ export class TaskList {
   #build(extraTab) {
     const list = h("ul", { class: "tasks", role: "list", "aria-label": "Tasks" });
     const note = h("p", { class: "note quiet" });
+    const all = h("button", { class: "text-button list-all", type: "button", text: "List all", hidden: true, on: { click: () => this.#queue.listAll() } });
     const empty = h("div", { class: "empty" }, h("p", { class: "empty-title" }), h("p", { class: "quiet" }));
-    const scroller = h("div", { class: "scroller", id: "tasks", role: "tabpanel" }, list, empty, note);
+    const scroller = h("div", { class: "scroller", id: "tasks", role: "tabpanel" }, list, empty, note, all);
     const fresh = h("button", { class: "fresh", type: "button", hidden: true, on: { click: () => this.#showFresh() } });
-    const search = h("input", { type: "search", placeholder: "Search name, id, arguments", "aria-label": "Search name, id or arguments", autocomplete: "off", spellcheck: "false" });
-    const hint = h("kbd", { text: "/", title: "press / to search" });
-    search.addEventListener("input", () => this.#filter({ query: search.value.trim().toLowerCase() }));
-    const choices = Object.fromEntries(
-      [["task_name", "Any task"], ["queue", "Any queue"], ["worker", "Any worker"]].map(([name, all]) => [name, this.#choice(name, all)]),
-    );
-    const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "Which tasks" });
-    this.#tabs = Object.fromEntries(Object.entries(TABS).map(([name, { word }]) => [name, this.#tab(name, word)]));
-    tabs.append(...Object.values(this.#tabs).map(({ button }) => button), extraTab);
-    tabs.addEventListener("keydown", (event) => this.#moveTab(event));
-    const filters = h("div", { class: "filters" }, h("label", { class: "search" }, icon(ICONS.search, { size: 14 }), search, hint), ...Object.values(choices));
-    const body = h("div", { class: "list-body" }, fresh, scroller);
-    this.parts = { list, note, empty, scroller, fresh, search, choices, tabs, filters, body };
-    this.element = h("div", { class: "list" }, h("div", { class: "bar-row" }, tabs, filters), body);
+    this.#bar = new ListBar({ select: (tab) => this.select(tab), filter: (wanted) => this.#filter(wanted), extraTab });
+    this.parts = { list, note, all, empty, scroller, fresh };
+    this.element = h("div", { class: "list" }, this.#bar.element, h("div", { class: "list-body" }, fresh, scroller));
     this.#view = new WindowedList(scroller, list, { ids: () => this.#order.ids, make: (id) => new TaskRow(id, this), onChange: () => this.#changed() });
     list.addEventListener("keydown", (event) => this.#moveRow(event));
     list.addEventListener("focusin", (event) => {
@@ -316,29 +316,6 @@ export class TaskList {
       this.#hovered = false;
       this.#changed();
     });
-  }
-
-  #tab(name, word) {
-    const number = h("span", { class: "tab-count" });
-    const button = h("button", { class: "tab", role: "tab", type: "button", "data-tab": name, "aria-controls": "tasks", on: { click: () => this.select(name) } }, word, number);
-    return { button, number };
-  }
-
-  #choice(name, all) {
-    const select = h("select", { "aria-label": all.replace("Any ", "Only this "), "data-choice": name }, h("option", { value: "", text: all }));
-    select.addEventListener("change", () => this.#filter({ [name]: select.value }));
-    return select;
-  }
-
-  #moveTab(event) {
-    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
-    const buttons = [...this.parts.tabs.querySelectorAll("[role=tab]")].filter((button) => button.offsetParent);
-    const at = buttons.indexOf(event.target);
-    const next = buttons[(at + step + buttons.length) % buttons.length];
-    next.focus();
-    next.click();
-    event.preventDefault();
   }
 
   #moveRow(event) {
@@ -369,68 +346,54 @@ export class TaskList {
     this.#changed();
   }
 
-  #renderTabs() {
-    const { status } = this.#queue;
-    const counts = { active: status?.active_tasks, waiting: waitingIn(status) };
-    for (const [name, { button, number }] of Object.entries(this.#tabs)) {
-      const chosen = name === this.tab;
-      setAttribute(button, "aria-selected", chosen ? "true" : "false");
-      setAttribute(button, "tabindex", chosen ? "0" : "-1");
-      setText(number, Number.isFinite(counts[name]) ? count(counts[name]) : "");
-    }
+  #renderBar() {
+    const { status, workers } = this.#queue;
+    this.#bar.render(this.tab, { active: status?.active_tasks, waiting: waitingIn(status) });
+    this.#bar.offer("task_name", [...this.#names]);
+    this.#bar.offer("queue", (status?.queues ?? []).map((queue) => queue.name));
+    this.#bar.offer("worker", [...workers.values()].map((worker) => worker.worker));
     setAttribute(this.parts.scroller, "aria-label", TABS[this.tab].word);
   }
 
   #renderEnds() {
-    const { fresh, empty, note } = this.parts;
+    const { fresh, empty, note, all } = this.parts;
     const waiting = this.#order.fresh.size;
     setAttribute(fresh, "hidden", waiting === 0);
     if (waiting) setText(fresh, `+${count(waiting)} new`);
     const nothing = this.#order.ids.length === 0;
     setAttribute(empty, "hidden", !nothing);
     if (nothing) this.#renderEmpty();
-    if (this.tab === "waiting") setText(note, this.#elsewhere());
+    if (this.tab === "waiting") setText(note, this.#notListed());
     else if (this.tab === "active") setText(note, "");
-    if (this.#next && !this.#loading && this.#view.below < 600) this.#load(this.#next);
+    setAttribute(all, "hidden", this.tab !== "waiting" || !this.#queue.truncated);
+    if (this.#view.below > 600) return;
+    if (this.tab === "waiting") this.#broker.more();
+    else if (this.#next && !this.#loading) this.#load(this.#next);
   }
 
   #renderEmpty() {
     const [title, line] = this.parts.empty.children;
+    const { status, connection } = this.#queue;
     const filtered = Object.values(this.#wanted).some(Boolean);
-    const busy = this.#loading || (this.#queue.status === null && this.#queue.connection === "connecting");
-    const unknown = this.#queue.status === null && this.#queue.connection !== "live";
+    const waiting = waitingIn(status);
+    const busy = this.#loading || (this.tab === "waiting" && this.#broker.busy) || (status === null && connection === "connecting");
+    const unknown = status === null && connection !== "live";
     const searching = this.#wanted.query && this.#hits.state === "searching";
-    setText(title, busy ? "Loading…" : unknown ? "Not known." : searching ? "Searching arguments…" : filtered ? "No task matches." : TABS[this.tab].empty);
-    const waiting = waitingIn(this.#queue.status);
-    const nobody = this.#queue.status?.workers_online === 0 ? "No worker with the plugin is online." : "";
-    setText(line, busy || filtered || TABS[this.tab].asked ? "" : waiting && this.tab === "active" ? `${plural(waiting, "task waits", "tasks wait")}. ${nobody}` : nobody);
+    const hidden = this.tab === "waiting" && waiting !== 0;
+    const { empty, asked } = TABS[this.tab];
+    setText(title, busy ? "Loading…" : unknown ? "Not known." : searching ? "Searching arguments…" : filtered ? "No task matches." : hidden ? "Nothing to list." : empty);
+    const nobody = status?.workers_online === 0 ? "No worker with the plugin is online." : "";
+    setText(line, busy || filtered || asked ? "" : waiting && this.tab === "active" ? `${plural(waiting, "task waits", "tasks wait")}. ${nobody}` : nobody);
   }
 
-  /** What waits where no list shows it. */
-  #elsewhere() {
-    const { status, truncated } = this.#queue;
-    const pending = status?.pending_tasks;
-    const lines = [];
-    if (truncated) lines.push("Of what workers hold only the first are listed here; search finds the others.");
-    if (pending) lines.push(`${plural(pending, "more task waits", "more tasks wait")} in the broker, held by no worker yet.`);
-    return lines.join(" ");
-  }
-
-  #renderChoices() {
-    const { status, workers } = this.#queue;
-    this.#offer("task_name", [...this.#names]);
-    this.#offer("queue", (status?.queues ?? []).map((queue) => queue.name));
-    this.#offer("worker", [...workers.values()].map((worker) => worker.worker));
-  }
-
-  #offer(name, values) {
-    const select = this.parts.choices[name];
-    if (values.length === select.options.length - 1 && name === "task_name") return; // Names only come.
-    const offered = [...new Set(values)].filter(Boolean).sort();
-    if (offered.length === select.options.length - 1 && offered.every((value, at) => select.options[at + 1].value === value)) return;
-    if (this.#active() === select) return; // It may be open.
-    const chosen = select.value;
-    select.replaceChildren(select.options[0], ...offered.map((value) => h("option", { value, text: value })));
-    select.value = offered.includes(chosen) ? chosen : "";
+  /** What waits and is not in the list. */
+  #notListed() {
+    const { status, truncated, waitingTotal } = this.#queue;
+    const lines = [this.#broker.why];
+    const rest = status?.pending_tasks - this.#broker.records.size;
+    if (status?.pending_tasks === null) lines.push("How many tasks wait in the broker is not known.");
+    else if (rest > 0 && (this.#broker.why || this.#broker.hasMore)) lines.push(`${plural(rest, "more task waits", "more tasks wait")} in the broker.`);
+    if (truncated) lines.push(`Of ${plural(waitingTotal, "task")} that workers held the first are listed; search finds the others.`);
+    return lines.filter(Boolean).join(" ");
   }
 }

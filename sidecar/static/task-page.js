@@ -1,35 +1,55 @@
+import { describe } from "./connection.js";
 import { ICONS, copyButton, h, icon, setText } from "./dom.js";
 import { clock, duration, moment, splitName } from "./format.js";
-import { stateOf } from "./states.js";
+import { ENDED, stateOf } from "./states.js";
 import { errorAndParameters, facts, section } from "./task-details.js";
 import { StateMark, attemptText, taskClock, taskMessage } from "./task-parts.js";
 
 const RELATIVES_ASKED = 500;
+const MOVING = new Set(["progress", "message", "position", "offset", "updated_at", "timestamp"]);
+const UNKNOWN = "No worker has seen this task, it does not wait among the first of a queue, and the history does not hold it. It is shown here as soon as one does.";
 
 /** The page of one task: what failed first, then what it did when, with what, and for whom. */
 export class TaskPage {
   #queue;
   #id;
   #goTo;
+  #changed;
+  /** A store of this task alone: it also knows what waits in the broker, or is outside of the filter. */
+  #own;
   #mark = new StateMark();
   #clock = h("span", { class: "page-clock" });
   #message = h("p", { class: "page-message" });
   #body = h("div", { class: "page-body" }, h("p", { class: "quiet", text: "Loading…" }));
-  #title = h("h2", { tabindex: "-1" });
-  #record = null;
+  #title = h("h2", { tabindex: "-1", text: "Task" });
+  #timeline = [];
+  #asked = "";
+  #last = null;
   #shown = "";
   #children = new Map();
 
-  constructor(queue, id, goTo) {
+  /** `changed` asks for a frame. */
+  constructor(queue, id, { goTo, changed }) {
     this.#queue = queue;
     this.#id = id;
     this.#goTo = goTo;
+    this.#changed = changed;
     const back = h("button", { class: "back", type: "button", on: { click: () => goTo(null) } }, icon(ICONS.back, { size: 14 }), "All tasks");
     const state = h("div", { class: "page-state" }, this.#mark.icon, this.#mark.word, this.#clock);
     const name = h("div", { class: "page-name" }, this.#title, h("p", { class: "id" }, h("code", { text: id }), copyButton(id, "the task's id")));
     this.element = h("article", { class: "task-page" }, back, h("header", { class: "page-head" }, name, state), this.#message, this.#body);
-    this.#load();
+    this.#open();
     this.#findChildren();
+  }
+
+  #open() {
+    this.#own?.close();
+    this.#own = this.#queue.ofTask(this.#id);
+    this.#own.subscribe(this.#changed);
+  }
+
+  close() {
+    this.#own.close();
   }
 
   focus() {
@@ -37,41 +57,49 @@ export class TaskPage {
   }
 
   apply({ ids, all }) {
-    if (all || ids.has(this.#id)) this.#load();
+    // An id may be used again after its end.
+    if (ids.has(this.#id) && this.#own.reason === "ended" && !ENDED.has(this.#queue.getTask(this.#id)?.status)) this.#open();
+    // What was asked while the sidecar was away may have had no answer.
+    if (all) this.#asked = "";
     for (const id of all ? this.#queue.tasks.keys() : ids) this.#take(this.#queue.tasks.get(id));
   }
 
   /** Once a second, and after each change. */
-  tick() {
-    const task = this.#current();
-    if (!task) return;
+  render() {
+    const task = this.#task();
+    if (!task) return this.#renderNothing();
     this.#mark.set(task.status);
     this.element.dataset.status = task.status;
     setText(this.#clock, taskClock(task, this.#queue.now()).text);
     setText(this.#message, task.exception ? "" : taskMessage(task));
+    this.#ask(task);
+    this.#draw(task);
   }
 
-  #current() {
-    const live = this.#queue.tasks.get(this.#id);
-    return live && live.offset >= (this.#record?.offset ?? 0) ? live : this.#record;
+  #renderNothing() {
+    const { state, word, rest } = describe(this.#own);
+    if (state !== "live") setText(this.#message, `${word} ${rest}`);
   }
 
-  async #load() {
-    try {
-      this.#record = await this.#queue.fetchTask(this.#id);
-    } catch (error) {
-      const why = error.status === 404 ? "No worker has this task, and the history does not hold it any more. It may still wait in the broker." : `The task cannot be read: ${error.message}.`;
-      if (!this.#record) this.#body.replaceChildren(h("p", { class: "quiet", text: why }));
-      if (!this.#record) setText(this.#title, "Task");
-      return;
-    }
-    this.#draw();
+  #task() {
+    this.#last = this.#own.getTask(this.#id) ?? this.#last;
+    return this.#last;
+  }
+
+  // The stream has all but the timeline, which a new state makes longer.
+  async #ask({ status, run }) {
+    const asked = `${status} ${run}`;
+    if (asked === this.#asked) return;
+    this.#asked = asked;
+    const record = await this.#own.fetchTask(this.#id).catch(() => null);
+    if (record && asked === this.#asked) this.#timeline = record.timeline ?? [];
+    this.#changed();
   }
 
   #take(task) {
     if (task?.parent_id !== this.#id || task.task_id === this.#id) return;
     this.#children.set(task.task_id, task);
-    this.#draw();
+    this.#changed();
   }
 
   async #findChildren() {
@@ -84,22 +112,21 @@ export class TaskPage {
     }
   }
 
-  #draw() {
-    const record = this.#record;
-    if (!record) return;
-    const state = JSON.stringify([record, [...this.#children.values()].map(({ status }) => status)]);
+  #draw(task) {
+    const { task_name: name, exception, traceback, status } = task;
+    // What moves all the time is not here, and what is selected stays selected.
+    const state = JSON.stringify([task, this.#timeline, [...this.#children.values()].map((child) => child.status)], (key, value) => (MOVING.has(key) ? undefined : value));
     if (state === this.#shown) return;
     this.#shown = state;
-    const [module, name] = splitName(record.task_name);
-    this.#title.replaceChildren(h("span", { class: "module", text: module }), name);
-    const parts = errorAndParameters(record);
-    const errors = record.exception ? parts.splice(0, record.traceback ? 2 : 1) : [];
-    this.#body.replaceChildren(...errors, section("Timeline", this.#timeline()), ...this.#relatives(), ...parts, section("Facts", this.#facts()));
-    this.tick();
+    if (status === "unknown") return this.#body.replaceChildren(h("p", { class: "quiet", text: UNKNOWN }));
+    const [module, last] = splitName(name);
+    this.#title.replaceChildren(h("span", { class: "module", text: module }), last);
+    const parts = errorAndParameters(task);
+    const errors = exception ? parts.splice(0, traceback ? 2 : 1) : [];
+    this.#body.replaceChildren(...errors, section("Timeline", this.#steps()), ...this.#relatives(task), ...parts, section("Facts", this.#facts(task)));
   }
 
-  #facts() {
-    const { queue, worker, attempt, max_retries: retries, priority, received_at: received, eta, runtime, run } = this.#record;
+  #facts({ queue, worker, attempt, max_retries: retries, priority, received_at: received, eta, runtime, run }) {
     return facts([
       ["Queue", queue],
       ["Worker", worker],
@@ -112,8 +139,8 @@ export class TaskPage {
     ]);
   }
 
-  #timeline() {
-    const steps = this.#record.timeline ?? [];
+  #steps() {
+    const steps = this.#timeline;
     if (!steps.length) return h("p", { class: "quiet", text: "No step was recorded." });
     let attempt = 1;
     const several = steps.some(({ status }) => status === "retrying");
@@ -142,8 +169,7 @@ export class TaskPage {
     );
   }
 
-  #relatives() {
-    const { parent_id: parent, root_id: root, group_id: group } = this.#record;
+  #relatives({ parent_id: parent, root_id: root, group_id: group }) {
     const children = [...this.#children.values()];
     const rows = [
       parent && this.#relative("Parent", parent),

@@ -1,5 +1,5 @@
 import { copyButton, h, icon, setText } from "./dom.js";
-import { clock, duration, shortId } from "./format.js";
+import { clock, count, duration, shortId } from "./format.js";
 import { ENDED, stateOf } from "./states.js";
 
 /** State as icon and word, in its colour. */
@@ -40,11 +40,15 @@ export function taskMessage(task) {
   if (task.status === "failed" || task.status === "rejected") return task.exception ?? task.message ?? "";
   if (ENDED.has(task.status)) return task.exception ?? (task.reason ? task.reason.replaceAll("_", " ") : "");
   if (task.status === "lost") return task.reason === "worker_lost" ? "its worker is gone" : (task.reason ?? "").replaceAll("_", " ");
+  if (task.status === "unknown") return "not seen so far";
+  if (task.status === "pending") return task.unreadable ?? ahead(task.position);
   const { progress } = task;
   if (progress?.message) return progress.message;
   if (progress?.total) return `${progress.current ?? 0} of ${progress.total}`;
   return task.status === "active" ? "" : (task.message ?? "");
 }
+
+const ahead = (position) => (Number.isFinite(position) ? (position ? `${count(position)} ahead of it` : "next in its queue") : "waits in its queue");
 
 /** Of how many: Celery counts retries, people attempts. */
 export function attemptText(attempt, retries) {

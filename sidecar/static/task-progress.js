@@ -1,6 +1,7 @@
+import { describe } from "./connection.js";
 import { h, setAttribute, setStyle, setText } from "./dom.js";
 import { QueueElement } from "./element.js";
-import { ENDED } from "./states.js";
+import { ENDED, UNSEEN } from "./states.js";
 import { TaskQueue } from "./store.js";
 import { sheets } from "./style.js";
 import { StateMark, taskClock, taskMessage } from "./task-parts.js";
@@ -13,7 +14,6 @@ export class TaskProgress extends QueueElement {
   static observedAttributes = [...QueueElement.observedAttributes, "task-id"];
   #queue = null;
   #task = null;
-  #among = null;
   #timer = 0;
   #mark = new StateMark();
   #message = h("span", { class: "message" });
@@ -45,12 +45,9 @@ export class TaskProgress extends QueueElement {
     return this.#task;
   }
 
-  // A stream of its own, which a token for this task alone is enough for, and which ends with it; a sidecar that
-  // has none tells of the task in the stream of all.
+  // A stream of its own, which a token for this task alone is enough for, and which ends with it.
   share() {
-    const taskId = this.getAttribute("task-id") ?? "";
-    if (this.#among === taskId) return super.share();
-    const queue = new TaskQueue({ url: this.url, token: this.tokenFunction(), taskId });
+    const queue = new TaskQueue({ url: this.url, token: this.tokenFunction(), taskId: this.getAttribute("task-id") ?? "" });
     return { queue, release: () => queue.close() };
   }
 
@@ -58,21 +55,7 @@ export class TaskProgress extends QueueElement {
     this.#queue = queue;
     this.#task = null;
     this.#render();
-    if (this.#among === this.getAttribute("task-id")) this.#fetch(queue);
-    return queue.subscribe(() => this.#look());
-  }
-
-  #look() {
-    const id = this.getAttribute("task-id");
-    if (this.#queue.reason === "not found" && this.#among !== id) {
-      this.#among = id;
-      this.reopen();
-    } else this.#take(this.#queue.getTask(id));
-  }
-
-  async #fetch(queue) {
-    const record = await queue.fetchTask(this.#among).catch(() => null);
-    if (record && this.#queue === queue && this.#task === null) this.#take(record);
+    return queue.subscribe(() => this.#take(queue.getTask(this.getAttribute("task-id"))));
   }
 
   #take(task) {
@@ -86,12 +69,11 @@ export class TaskProgress extends QueueElement {
   #render() {
     const task = this.#task ?? { status: "unknown" };
     const { status } = task;
-    const closed = this.#queue.connection === "closed" && this.#task === null;
     this.#mark.set(status);
     setAttribute(this.#bar.parentElement, "data-status", status);
     setAttribute(this.#bar.parentElement, "data-old", this.#task !== null && !ENDED.has(status) && this.#queue.connection !== "live");
-    const waits = closed ? this.#queue.reason : "waiting for news";
-    setText(this.#message, this.#task === null ? waits : taskMessage(task));
+    const { word, rest } = describe(this.#queue);
+    setText(this.#message, this.#task === null ? `${word} ${rest}` : taskMessage(task));
     const percent = status === "completed" ? 100 : (task.progress?.percent ?? null);
     setText(this.#percent, Number.isFinite(percent) && status !== "completed" ? `${Math.floor(percent)} %` : "");
     setAttribute(this.#bar, "aria-valuenow", Number.isFinite(percent) ? Math.floor(percent) : null);

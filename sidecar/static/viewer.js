@@ -93,6 +93,7 @@ export class QueueViewer extends QueueElement {
     return () => {
       queue.removeEventListener("change", this.#onChange);
       queue.removeEventListener("connection", this.#onConnection);
+      this.#showPage(null);
     };
   }
 
@@ -115,7 +116,7 @@ export class QueueViewer extends QueueElement {
       this.#escape();
     });
     this.#parts = { pause, close, title, live, page, main, root, dialog, sideTab };
-    this.#list.parts.tabs.addEventListener("click", (event) => event.target.closest("[data-tab]") !== sideTab && this.#showSide(false));
+    this.#list.element.addEventListener("click", (event) => event.target.closest("[data-tab]:not(.side-tab)") && this.#showSide(false));
     this.#renderPause();
   }
 
@@ -172,7 +173,7 @@ export class QueueViewer extends QueueElement {
     if (this.paused) return;
     this.#figures.render(this.#queue.status);
     this.#figures.tick(this.#queue.status, this.#queue.now());
-    if (this.#page) this.#page.tick();
+    if (this.#page) this.#page.render();
     else this.#list.render();
     this.#side.render(this.#queue);
   };
@@ -184,7 +185,6 @@ export class QueueViewer extends QueueElement {
     if (this.paused || this.#queue.connection !== "live") return;
     this.#figures.tick(this.#queue.status, this.#queue.now());
     this.#list.tick();
-    this.#page?.tick();
     this.#side.render(this.#queue, { force: true });
     this.#ask();
   };
@@ -236,7 +236,8 @@ export class QueueViewer extends QueueElement {
   #showPage(id) {
     const { page, root } = this.#parts;
     const before = this.#page;
-    this.#page = id === null || !this.#queue ? null : new TaskPage(this.#queue, id, (next) => this.#goTo(next));
+    this.#page = id === null || !this.#queue ? null : new TaskPage(this.#queue, id, { goTo: (next) => this.#goTo(next), changed: this.#ask });
+    before?.close();
     page.replaceChildren(...(this.#page ? [this.#page.element] : []));
     setAttribute(page, "hidden", this.#page === null);
     setAttribute(root, "data-page", this.#page !== null);
