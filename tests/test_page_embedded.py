@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.batches import Sender
 from tests.support.browser import DESKTOP, PHONE, card, need, open_browser, open_page
-from tests.support.foreign_site import Gate, Shop
+from tests.support.foreign_site import Gate, Shop, shop
 from tests.support.sidecar_process import Sidecar
 from tests.support.writing import task
 
@@ -53,19 +52,6 @@ def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if done.returncode:
         need(None, f"what npm is to bring ({done.stderr.strip()[-200:]})")
     return folder
-
-
-@contextmanager
-def shop(
-    browser: Browser, sidecar: Sidecar, body: str, good_for: float = 60.0
-) -> Iterator[tuple[Page, Gate]]:
-    """A page of another origin, behind a gate that wants a token."""
-    with Gate(sidecar.port, good_for) as gate, Shop(gate, body.format(gate=gate.url)) as site:
-        page = open_page(browser, site.url)
-        yield page, gate
-        complaints = page.complaints  # type: ignore[attr-defined] # set by open_page
-        page.context.close()
-        assert [] == complaints
 
 
 def test_button_counts_and_opens(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:

@@ -7,17 +7,25 @@ import secrets
 import socket
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 
+from playwright.sync_api import Browser, Page
+
 from deploy.demo.ports import HOST
+from tests.support.browser import open_page
+from tests.support.sidecar_process import Sidecar
 
 PAGE = """\
 <!doctype html><html lang="en"><meta charset="utf-8"><title>A shop</title>
 <script type="module" src="{script}"></script>
 <body><main><h1>A shop</h1>{body}</main>"""
+
+# The empty line ends an event that was cut.
+UNAUTHORIZED = b'\n\nevent: unauthorized\ndata: {"type":"unauthorized"}\n\n'
 
 
 class _Server:
@@ -66,11 +74,24 @@ class Gate(_Server):
 
     def __init__(self, sidecar_port: int, good_for: float = 60.0) -> None:
         super().__init__()
+        # To whom it passes requests on from now.
+        self.sidecar_port = sidecar_port
         self.good_for = good_for
         self.issued = 0
         self.refused = 0
-        self._sidecar_port = sidecar_port
+        # Whether a stream whose token ends is told so, or just cut.
+        self.says_why = False
+        # Before these bytes it cuts the next stream that has them.
+        self.cuts_before = b""
+        # The addresses of the streams that were asked for.
+        self.streams: list[str] = []
         self._ends: dict[str, float] = {}
+        self._open: set[socket.socket] = set()
+
+    def cut(self) -> None:
+        """Cut what is being passed on."""
+        for connection in list(self._open):
+            _cut(connection)
 
     def issue(self) -> str:
         """Make a token."""
@@ -92,9 +113,13 @@ class Gate(_Server):
             self._pass(request, end if "/api/" in request.path else float("inf"))
 
     def _pass(self, request: BaseHTTPRequestHandler, end: float) -> None:
-        connection = http.client.HTTPConnection(HOST, self._sidecar_port, timeout=30)
+        if request.path.partition("?")[0].endswith("/events"):
+            self.streams.append(request.path)
+        connection = http.client.HTTPConnection(HOST, self.sidecar_port, timeout=30)
         connection.connect()
-        cutter = threading.Timer(end - time.monotonic(), _cut, [connection.sock])
+        passed_on = connection.sock
+        self._open.add(passed_on)
+        cutter = threading.Timer(end - time.monotonic(), _cut, [passed_on])
         try:
             if end < float("inf"):
                 cutter.start()
@@ -102,12 +127,21 @@ class Gate(_Server):
             response = connection.getresponse()
             _head(request, response.status, {"Content-Type": response.headers["content-type"]})
             while data := response.read1(65536):
-                request.wfile.write(data)
+                request.wfile.write(self._cut_off(data))
+                if self.cuts_before and self.cuts_before in data:
+                    self.cuts_before = b""
+                    break
+            if self.says_why and end < time.monotonic():
+                request.wfile.write(UNAUTHORIZED)
         except (OSError, http.client.HTTPException):
             pass  # The browser has left, or the sidecar.
         finally:
             cutter.cancel()
+            self._open.discard(passed_on)
             connection.close()
+
+    def _cut_off(self, data: bytes) -> bytes:
+        return data.partition(self.cuts_before)[0] if self.cuts_before else data
 
 
 class Shop(_Server):
@@ -131,6 +165,19 @@ class Shop(_Server):
             policy = f"default-src 'none'; script-src {sources}; connect-src {sources}"
             policy += "; require-trusted-types-for 'script'" if not self._more else ""
             _send(request, "text/html", page.encode(), {"Content-Security-Policy": policy})
+
+
+@contextmanager
+def shop(
+    browser: Browser, sidecar: Sidecar, body: str, good_for: float = 60.0
+) -> Iterator[tuple[Page, Gate]]:
+    """Open a page of another origin, behind a gate that wants a token."""
+    with Gate(sidecar.port, good_for) as gate, Shop(gate, body.format(gate=gate.url)) as site:
+        page = open_page(browser, site.url)
+        yield page, gate
+        complaints = page.complaints  # type: ignore[attr-defined] # set by open_page
+        page.context.close()
+        assert [] == complaints
 
 
 def _cut(connection: socket.socket) -> None:
