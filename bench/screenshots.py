@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +74,9 @@ def _take_all(browser: Browser, redis: RedisServer, sidecar: Sidecar, sender: Se
     card(light, "a1").locator(".head").click()
     expect(card(light, "a1").locator(".details[data-loaded]")).to_be_visible()
     take(light, "viewer-open")
+    light.get_by_role("tab", name="Waiting").click()
+    expect(light.locator('li[data-status="pending"]').first).to_be_visible()
+    take(light, "viewer-waiting")
     light.goto(f"{sidecar.url}/#/tasks/{EXAMPLE}")
     expect(light.locator(".timeline")).to_be_visible()
     take(light, "viewer-task")
@@ -125,7 +129,7 @@ def _fill(sender: Sender) -> None:
     for queue, waiting in QUEUES.items():
         sender.client.sadd(f"_kombu.binding.{queue}", f"{queue}\x06\x16\x06\x16{queue}")
         for number in range(waiting):
-            sender.client.lpush(queue, json.dumps({"headers": {"id": f"{queue}-{number}"}}))
+            sender.client.lpush(queue, _message(queue, number))
     args = {"args": "(48213, 'monthly')", "kwargs": "{'currency': 'EUR', 'include_drafts': False}"}
     progress = {
         "message": "Rendering page 31 of 48",
@@ -191,6 +195,12 @@ def _fill(sender: Sender) -> None:
                     **end_of,
                 )
             )
+
+
+def _message(queue: str, number: int) -> str:
+    names = [name for name, of, _ in NAMES if of == queue] or ["shop.reports.build_statement"]
+    headers = {"id": str(uuid.uuid4()), "task": names[0], "argsrepr": f"({number},)", "kwargsrepr": "{}"}
+    return json.dumps({"headers": headers, "properties": {}})
 
 
 _number = iter(range(10_000))

@@ -20,7 +20,7 @@ from tests.support.writing import task
 
 ROOT = Path(__file__).parent.parent
 # Pages ask for them by npm's names; a release that is replaced must not break the tests.
-AXE, REACT, ESBUILD = "axe-core@4", ("react@19", "react-dom@19"), "esbuild@0"
+AXE, REACT, ESBUILD, TYPESCRIPT = "axe-core@4", ("react@19", "react-dom@19"), "esbuild@0", "typescript@5"
 BUTTON = '<queue-button src="{gate}" token-url="/token"></queue-button>'
 
 
@@ -47,6 +47,7 @@ def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         AXE,
         *REACT,
         ESBUILD,
+        TYPESCRIPT,
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
@@ -214,4 +215,44 @@ function App() {
   return <><p id="total">{queue?.status?.total_tasks}</p><p id="one">{task?.status}</p></>;
 }
 createRoot(root).render(<StrictMode><App /></StrictMode>);
+"""
+
+
+def test_types(npm_folder: Path) -> None:
+    """A program that uses the package as it is meant passes the compiler at its strictest; a wrong one fails."""
+    package = npm_folder / "node_modules/celery-queue-viewer"
+    package.unlink(missing_ok=True)
+    package.symlink_to(ROOT / "sidecar/static")
+    assert "" == compile_types(npm_folder, TYPED)
+    assert "null | undefined" in compile_types(npm_folder, TYPED.replace("?? 0", ""))
+
+
+def compile_types(folder: Path, program: str) -> str:
+    """What the compiler has against a program."""
+    (folder / "program.ts").write_text(program)
+    options = ["--strict", "--noEmit", "--target", "es2022", "--module", "esnext"]
+    command = ["node_modules/.bin/tsc", *options, "--moduleResolution", "bundler", "program.ts"]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    ).stdout
+
+
+TYPED = """\
+import { QueueError, TaskQueue, shareQueue } from "celery-queue-viewer";
+import type { Connection, Task, TaskRecord } from "celery-queue-viewer";
+
+const queue = new TaskQueue({ url: "", token: async () => "t", filter: { queue: "mail", include: "args" } });
+const state: Connection = queue.connection;
+const total: number = queue.status?.total_tasks ?? 0;
+const one: TaskQueue = queue.ofTask("one");
+const task: Task | undefined = one.getTask("one");
+const record: Promise<TaskRecord> = queue.fetchTask("one");
+record.catch((error) => error instanceof QueueError && error.status);
+const { queue: figures, release } = shareQueue({ url: "", figures: true });
+figures.subscribe(release)();
+queue.listAll();
+const viewer = document.createElement("queue-viewer");
+viewer.token = () => `${state} ${total} ${task?.position}`;
+viewer.show();
+document.createElement("task-progress").task?.progress?.percent?.toFixed();
 """

@@ -137,7 +137,6 @@ export class TaskQueue extends EventTarget {
   ofTask(id: string): TaskQueue;
   /** List every task that waits in a worker, however many there are. */
   listAll(): void;
-  admitsQueue(name: string): boolean;
   subscribe: (listener: () => void) => () => void;
   close(): void;
 }
