@@ -79,6 +79,9 @@ class Gate(_Server):
         self.good_for = good_for
         self.issued = 0
         self.refused = 0
+        self.wants_token = True
+        # What it takes off each address, as a proxy does that shows a sidecar among other things.
+        self.prefix = ""
         # Whether a stream whose token ends is told so, or just cut.
         self.says_why = False
         # Before these bytes it cuts the next stream that has them.
@@ -106,11 +109,14 @@ class Gate(_Server):
         end = self._ends.get(token, 0.0)
         if request.command == "OPTIONS":
             _head(request, 204, {"Access-Control-Allow-Headers": "Authorization"})
-        elif "/api/" in request.path and end < time.monotonic():
+        elif self._is_guarded(request) and end < time.monotonic():
             self.refused += 1
             _head(request, 401, {"Content-Length": "0"})
         else:
-            self._pass(request, end if "/api/" in request.path else float("inf"))
+            self._pass(request, end if self._is_guarded(request) else float("inf"))
+
+    def _is_guarded(self, request: BaseHTTPRequestHandler) -> bool:
+        return self.wants_token and "/api/" in request.path
 
     def _pass(self, request: BaseHTTPRequestHandler, end: float) -> None:
         if request.path.partition("?")[0].endswith("/events"):
@@ -123,7 +129,7 @@ class Gate(_Server):
         try:
             if end < float("inf"):
                 cutter.start()
-            connection.request("GET", request.path)
+            connection.request("GET", request.path.removeprefix(self.prefix))
             response = connection.getresponse()
             _head(request, response.status, {"Content-Type": response.headers["content-type"]})
             while data := response.read1(65536):
