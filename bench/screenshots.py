@@ -104,7 +104,7 @@ def _open(browser: Browser, url: str, **options: object) -> Page:
 
 def _embedded(browser: Browser, sidecar: Sidecar, take: Callable[[Page, str], None]) -> None:
     button = '<queue-button src="{gate}" token-url="/token">Background jobs</queue-button>'
-    with Gate(sidecar.port) as gate, Shop(gate, button.format(gate=gate.url)) as site:
+    with Gate(sidecar.port) as gate, Shop(gate, button) as site:
         page = open_page(browser, site.url)
         expect(page.locator(".badge")).not_to_have_text("…")
         take(page, "viewer-button")

@@ -84,7 +84,7 @@ ROUTES = {
     ("POST", "/api/v1/tickets"): HEADER,
 }
 # Elsewhere: the look at a queue, which a scope names or not, and what is open.
-OTHERS = {"/api/v1/queue/pending", "/livez", "/readyz"}
+OTHERS = {"/api/v1/queue/pending", "/", "/static/{path:path}", "/livez", "/readyz"}
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_every_route(client: Client, credential: str) -> None:
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
 def test_what_is_open(client: Client, credential: str) -> None:
-    """Health is told whoever asks, also with what is not right."""
-    for path in ("/livez", "/readyz"):
+    """Health is told whoever asks, and the page shown, also with what is not right."""
+    for path in ("/livez", "/readyz", "/", "/static/queue-viewer.js"):
         assert OK == client.code("GET", path, **CREDENTIALS[credential][0]())
 
 

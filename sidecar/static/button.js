@@ -73,10 +73,12 @@ export class QueueButton extends QueueElement {
     this.#frame = 0;
     const { status } = this.#queue;
     const { state, word, rest } = describe(this.#queue);
-    const total = status?.total_tasks;
-    setText(this.#badge, status === null ? "…" : count(total));
+    // Who may not see all of the queue is told of some tasks alone.
+    const total = status?.total_tasks ?? null;
+    const some = (status?.active_tasks ?? 0) + (status?.reserved_tasks ?? 0) + (status?.scheduled_tasks ?? 0);
+    setText(this.#badge, status === null ? "…" : total === null ? `≥ ${count(some)}` : count(total));
     setAttribute(this.#button, "data-connection", state);
-    const figure = Number.isFinite(total) ? plural(total, "task") : "number of tasks not known";
+    const figure = status === null ? "number of tasks not known" : total === null ? `at least ${plural(some, "task")}` : plural(total, "task");
     const label = state === "live" ? `Queue: ${figure}` : `Queue: ${figure}, ${word} ${rest}`.trim();
     setAttribute(this.#button, "aria-label", label);
     setAttribute(this.#button, "title", state === "live" ? null : `${word} ${rest}`.trim());

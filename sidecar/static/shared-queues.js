@@ -16,15 +16,21 @@ export function shareQueue({ url, token = null, filter = "", figures = false }) 
   const everything = new URLSearchParams(filter);
   const wanted = figures && !shared.has(keyOf(everything)) ? new URLSearchParams(FIGURES) : everything;
   const key = keyOf(wanted);
-  const entry = shared.get(key) ?? { queue: new TaskQueue({ url, token, filter: wanted }), users: 0 };
+  // One that has given up is of no use to whoever comes new.
+  const known = shared.get(key);
+  const entry = known && known.queue.connection !== "closed" ? known : { queue: new TaskQueue({ url, token, filter: wanted }), users: 0 };
   shared.set(key, entry);
   entry.users++;
+  const close = () => {
+    if (shared.get(key) === entry) shared.delete(key);
+    entry.queue.close();
+  };
   let released = false;
   const release = () => {
     if (released) return;
     released = true;
     // Whoever is moved in the page is taken out and put in again at once.
-    if (--entry.users === 0) setTimeout(() => entry.users || (shared.delete(key), entry.queue.close()), 500);
+    if (--entry.users === 0) setTimeout(() => entry.users || close(), 500);
   };
   return { queue: entry.queue, release };
 }

@@ -28,6 +28,7 @@ export class Side {
   render(queue, { force = false } = {}) {
     if (!force && performance.now() - this.#renderedAt < PAUSE_MS) return false;
     this.#renderedAt = performance.now();
+    setAttribute(this.element, "data-unknown", queue.status?.workers_online === null);
     const { byQueue, byWorker } = tally(queue.tasks);
     const queues = (queue.status?.queues ?? []).map((each) => ({ ...byQueue.get(each.name), ...each }));
     const longest = Math.max(1, ...queues.map(lengthOf));

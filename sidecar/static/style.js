@@ -89,6 +89,7 @@ dialog::backdrop { background: var(--shade); }
 .segment { background: var(--state); min-width: 2px; flex: 0 1 0; }
 .segment[data-status=pending] { opacity: .5; }
 .queues:empty::after, .workers:empty::after { content: "None yet"; color: var(--muted); font-size: 13px; }
+.side[data-unknown] :is(.queues, .workers):empty::after { content: "Not shown to you"; }
 
 .main { display: grid; grid-template-columns: minmax(0, 1fr) 268px; gap: 20px; flex: 1; min-height: 0; padding: 14px 20px 0; }
 .list { display: flex; flex-direction: column; min-height: 0; min-width: 0; }
@@ -157,6 +158,10 @@ section > h4 { margin-bottom: 4px; }
 .copy:hover { color: var(--ink); background: var(--hover); }
 
 .fresh { position: absolute; z-index: 3; inset-block-start: 8px; inset-inline-start: 50%; transform: translateX(-50%); background: var(--brand); color: var(--paper); border-radius: 999px; padding: 3px 12px; font-size: 12.5px; font-weight: 600; box-shadow: 0 2px 8px rgb(0 0 0 / .18); }
+.sign-in { max-width: 420px; margin: 48px auto; display: grid; gap: 14px; }
+.sign-in form { display: flex; gap: 8px; }
+.sign-in input { flex: 1; min-width: 0; padding: 0 10px; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); }
+.wrong { color: var(--bad); }
 .empty { padding: 56px 20px 24px; text-align: center; }
 .empty-title { font-size: 15px; }
 .note { padding: 12px 14px; font-size: 12.5px; }

@@ -92,7 +92,7 @@ export class TaskDetails {
 
   #show(record) {
     const parts = errorAndParameters(record);
-    this.#body.replaceChildren(...(parts.length ? parts : [h("p", { class: "quiet", text: "The worker keeps no parameters." })]));
+    this.#body.replaceChildren(...(parts.length ? parts : [h("p", { class: "quiet", text: "No parameters: none are kept, or you may not see them." })]));
     setAttribute(this.element, "data-loaded", true);
   }
 }

@@ -3,6 +3,7 @@ import { ICONS, h, icon, setAttribute, setText } from "./dom.js";
 import { QueueElement } from "./element.js";
 import { Figures } from "./figures.js";
 import { Side } from "./side.js";
+import { SignIn } from "./sign-in.js";
 import { sheets } from "./style.js";
 import { TaskList } from "./task-list.js";
 import { TaskPage } from "./task-page.js";
@@ -20,6 +21,7 @@ export class QueueViewer extends QueueElement {
   #figures = new Figures();
   #side = new Side();
   #chip = new ConnectionChip();
+  #signIn = new SignIn({ url: () => this.url, done: () => this.reopen() });
   #list;
   #page = null;
   #parts;
@@ -47,7 +49,6 @@ export class QueueViewer extends QueueElement {
     if (!this.hasAttribute("page")) return;
     document.addEventListener("keydown", this.#onPageKey);
     window.addEventListener("hashchange", this.#onHash);
-    this.#onHash();
   }
 
   disconnectedCallback() {
@@ -88,7 +89,8 @@ export class QueueViewer extends QueueElement {
     queue.addEventListener("change", this.#onChange);
     queue.addEventListener("connection", this.#onConnection);
     this.#paused = null;
-    this.#showPage(null);
+    if (this.hasAttribute("page")) this.#onHash();
+    else this.#showPage(null);
     this.#ask();
     return () => {
       queue.removeEventListener("change", this.#onChange);
@@ -106,7 +108,7 @@ export class QueueViewer extends QueueElement {
     const header = h("header", { class: "top" }, mark, title, this.#chip.element, h("span", { class: "spring" }), pause, close);
     const page = h("div", { class: "page", hidden: true });
     const main = h("div", { class: "main" }, this.#list.element, this.#side.element, page);
-    const root = h("div", { class: "viewer", tabindex: "-1" }, header, this.#figures.element, main, live);
+    const root = h("div", { class: "viewer", tabindex: "-1" }, header, this.#figures.element, this.#signIn.element, main, live);
     const dialog = h("dialog", { "aria-label": "Queue" });
     dialog.addEventListener("close", () => this.#giveBack());
     // The backdrop is the dialog itself, what it shows lies in its child.
@@ -193,6 +195,9 @@ export class QueueViewer extends QueueElement {
     this.#chip.render(this.#queue, this.#paused?.count ?? null);
     const { state } = describe(this.#queue);
     setAttribute(this.#parts.root, "data-connection", state);
+    const out = this.hasAttribute("page") && this.#queue.reason === "unauthorized" && this.tokenFunction() === null;
+    setAttribute(this.#signIn.element, "hidden", !out);
+    setAttribute(this.#parts.main, "hidden", out);
     setAttribute(this.#parts.root, "data-old", this.#queue.status !== null && (state !== "live" || this.paused));
   }
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page
 from deploy.demo.ports import HOST
 from tests.support.browser import open_page
 from tests.support.sidecar_process import Sidecar
+from tests.support.tokens import token
 
 PAGE = """\
 <!doctype html><html lang="en"><meta charset="utf-8"><title>A shop</title>
@@ -150,10 +152,28 @@ class Gate(_Server):
         return data.partition(self.cuts_before)[0] if self.cuts_before else data
 
 
+@dataclass
+class Mint:
+    """Gives out tokens for a sidecar that takes them, as an application would."""
+
+    url: str = ""
+    read: Any = "*"
+    fields: tuple[str, ...] = ()
+    good_for: float = 60.0
+    issued: int = 0
+
+    def issue(self) -> str:
+        """Make a token."""
+        self.issued += 1
+        return token(self.read, self.fields, ttl=self.good_for)
+
+
 class Shop(_Server):
     """A site with a strict policy that shows elements of the viewer, and gives out tokens at /token."""
 
-    def __init__(self, gate: Gate, body: str, *, more: dict[str, tuple[str, bytes]] | None = None) -> None:
+    def __init__(
+        self, gate: Gate | Mint, body: str, *, more: dict[str, tuple[str, bytes]] | None = None
+    ) -> None:
         super().__init__()
         self._gate = gate
         self._body = body
@@ -166,7 +186,9 @@ class Shop(_Server):
         elif request.path in self._more:
             _send(request, *self._more[request.path])
         else:
-            page = PAGE.format(script=f"{self._gate.url}/static/queue-viewer.js", body=self._body)
+            page = PAGE.format(
+                script=f"{self._gate.url}/static/queue-viewer.js", body=self._body.format(gate=self._gate.url)
+            )
             sources = f"'self' {self._gate.url}"
             policy = f"default-src 'none'; script-src {sources}; connect-src {sources}"
             policy += "; require-trusted-types-for 'script'" if not self._more else ""
@@ -178,7 +200,7 @@ def shop(
     browser: Browser, sidecar: Sidecar, body: str, good_for: float = 60.0
 ) -> Iterator[tuple[Page, Gate]]:
     """Open a page of another origin, behind a gate that wants a token."""
-    with Gate(sidecar.port, good_for) as gate, Shop(gate, body.format(gate=gate.url)) as site:
+    with Gate(sidecar.port, good_for) as gate, Shop(gate, body) as site:
         page = open_page(browser, site.url)
         yield page, gate
         complaints = page.complaints  # type: ignore[attr-defined] # set by open_page
