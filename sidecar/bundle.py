@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from sidecar.shorten import shorten, shorten_styles
+from sidecar.shorten import shorten, shorten_names, shorten_styles
 
 FOLDER = Path(__file__).parent / "static"
 ENTRY = "queue-viewer.js"
@@ -24,7 +24,7 @@ _EXPORT_FROM = re.compile(r'^(export \{.*\}) from "\./(.+)";$', re.MULTILINE)
 def make_bundle(entry: str = ENTRY) -> str:
     """Join a module and all that it imports, each behind those that it needs."""
     modules = list(dict.fromkeys(_in_order(entry)))
-    return "\n".join(_content(name, keep_exports=name == entry) for name in modules) + "\n"
+    return shorten_names("\n".join(_content(name, keep_exports=name == entry) for name in modules)) + "\n"
 
 
 def _in_order(name: str, above: tuple[str, ...] = ()) -> Iterator[str]:

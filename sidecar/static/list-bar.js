@@ -9,7 +9,7 @@ export class ListBar {
   #tabs = {};
   #choices = {};
   #tablist = h("div", { class: "tabs", role: "tablist", "aria-label": "Which tasks" });
-  #search = h("input", { type: "search", placeholder: "Search name, id, arguments", "aria-label": "Search name, id or arguments", autocomplete: "off", spellcheck: "false" });
+  #search = h("input", { type: "search", placeholder: "Search name, id, arguments", "aria-label": "Search name, id or arguments", autocomplete: "off" });
 
   /** `select(tab)` and `filter({query})` or `{queue}` and so on are called by what the user does. */
   constructor({ select, filter, extraTab }) {
@@ -18,7 +18,7 @@ export class ListBar {
     this.#tablist.append(...Object.values(this.#tabs).map(({ button }) => button), extraTab);
     this.#tablist.addEventListener("keydown", (event) => this.#move(event));
     this.#search.addEventListener("input", () => filter({ query: this.#search.value.trim().toLowerCase() }));
-    const hint = h("kbd", { text: "/", title: "press / to search" });
+    const hint = h("kbd", { text: "/" });
     const label = h("label", { class: "search" }, icon(ICONS.search, { size: 14 }), this.#search, hint);
     const filters = h("div", { class: "filters" }, label, ...Object.values(this.#choices));
     this.element = h("div", { class: "bar-row" }, this.#tablist, filters);

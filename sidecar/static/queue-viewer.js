@@ -3,8 +3,9 @@ import { QueueButton } from "./button.js";
 import { TaskProgress } from "./task-progress.js";
 import { QueueViewer } from "./viewer.js";
 
+export { QueueError } from "./questions.js";
 export { shareQueue } from "./shared-queues.js";
-export { QueueError, TaskQueue } from "./store.js";
+export { TaskQueue } from "./store.js";
 export { QueueButton, QueueViewer, TaskProgress };
 
 // Twice on a page, from two addresses, is no error: whoever comes first defines.

@@ -14,7 +14,7 @@ export class SignIn {
       event.preventDefault();
       this.#exchange(url(), done);
     });
-    const why = h("p", { class: "quiet", text: "Who may look at this queue has a token from the application, or from whoever runs it." });
+    const why = h("p", { class: "quiet", text: "Who may see this queue has a token from its application." });
     this.element = h("section", { class: "sign-in", "aria-label": "Sign in", hidden: true }, why, form, this.#said);
   }
 

@@ -1,8 +1,9 @@
 import { Lookout } from "./lookout.js";
+import { askFor } from "./questions.js";
 import { Rates } from "./rates.js";
 import { ENDED, UNSEEN } from "./states.js";
 import { Stream } from "./stream.js";
-import { fits, matcher, onlyFilters } from "./task-filter.js";
+import { matcher, narrowed, onlyFilters } from "./task-filter.js";
 
 // How long a task that has ended stays, for those who want to show that it did.
 const KEPT_MS = 30_000;
@@ -88,17 +89,9 @@ export class TaskQueue extends EventTarget {
   }
 
   /** Ask a question, e.g. `ask("history", {status: ["failed"]})`, under the same filter; throws `QueueError`. */
-  async ask(path, parameters = {}, { filtered = true, signal } = {}) {
-    const query = filtered ? narrowed(this.#filter, parameters) : narrowed(new URLSearchParams(), parameters);
-    if (query === null) return { tasks: [], next: null };
-    for (let tried = 0; ; tried++) {
-      const token = await this.#token?.();
-      const headers = { Accept: "application/json", ...(token ? { Authorization: `Bearer ${token}` } : {}) };
-      const response = await fetch(this.#address(path, query), { headers, signal, cache: "no-store" });
-      if (response.ok) return response.json();
-      if (response.status === 401 && this.#token && !tried) continue;
-      throw new QueueError(response.status);
-    }
+  ask(path, parameters = {}, { filtered = true, signal } = {}) {
+    const query = narrowed(filtered ? this.#filter : new URLSearchParams(), parameters);
+    return query === null ? Promise.resolve({ tasks: [], next: null }) : askFor(this.#address(path, query), this.#token, signal);
   }
 
   /** The record of one task with its args, kwargs and `timeline`. */
@@ -292,16 +285,6 @@ export class TaskQueue extends EventTarget {
   }
 }
 
-/** Raised where the sidecar answers a question with an error; `status` is the answer's. */
-export class QueueError extends Error {
-  name = "QueueError";
-
-  constructor(status) {
-    super(status === 404 ? "no longer kept" : `the sidecar answered ${status}`);
-    this.status = status;
-  }
-}
-
 /** How many tasks wait, in the broker and in workers; null where that is not known. */
 export function waitingIn(status) {
   if (!status || status.pending_tasks === null) return null;
@@ -309,16 +292,3 @@ export function waitingIn(status) {
 }
 
 const isOver = (task) => task !== undefined && ENDED.has(task.status);
-
-/** The parameters of a question under a filter; null where nothing can pass both. */
-function narrowed(filter, parameters) {
-  const query = new URLSearchParams(filter);
-  for (const [name, values] of Object.entries(parameters)) {
-    const allowed = query.getAll(name);
-    const left = [values].flat().filter((value) => !allowed.length || allowed.some((pattern) => fits(pattern, value)));
-    if (!left.length) return null;
-    query.delete(name);
-    for (const value of left) query.append(name, value);
-  }
-  return query;
-}

@@ -16,9 +16,9 @@ const THEME = `
 :host([theme=dark]) { ${DARK} }
 :host {
   --brand: var(--queue-brand, var(--default-brand));
-  --mono: var(--queue-mono, ui-monospace, "SF Mono", "Cascadia Mono", "JetBrains Mono", Menlo, Consolas, monospace);
+  --mono: var(--queue-mono, ui-monospace, Menlo, Consolas, monospace);
   color: var(--ink);
-  font: 14px/1.4 var(--queue-font, Inter, ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif);
+  font: 14px/1.4 var(--queue-font, Inter, system-ui, sans-serif);
   font-variant-numeric: tabular-nums;
   text-align: start;
 }

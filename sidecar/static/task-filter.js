@@ -15,8 +15,8 @@ export function matcher(parameters) {
   return (task) => [...wanted].every(([name, values]) => values.some((value) => fits(value, task[name] ?? "")));
 }
 
-/** Whether a text is as a pattern wants it, in which `*` is any characters. */
-export function fits(pattern, text) {
+// Whether a text is as a pattern wants it, in which `*` is any characters.
+function fits(pattern, text) {
   const [first, ...middle] = pattern.split("*");
   if (!middle.length) return text === first;
   const last = middle.pop();
@@ -27,4 +27,17 @@ export function fits(pattern, text) {
     at = found + part.length;
   }
   return text.startsWith(first) && text.endsWith(last) && at + last.length <= text.length;
+}
+
+/** The parameters of a question under a filter; null where nothing can pass both. */
+export function narrowed(filter, parameters) {
+  const query = new URLSearchParams(filter);
+  for (const [name, values] of Object.entries(parameters)) {
+    const allowed = query.getAll(name);
+    const left = [values].flat().filter((value) => !allowed.length || allowed.some((pattern) => fits(pattern, value)));
+    if (!left.length) return null;
+    query.delete(name);
+    for (const value of left) query.append(name, value);
+  }
+  return query;
 }

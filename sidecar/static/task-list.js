@@ -1,7 +1,9 @@
 import { BrokerTasks } from "./broker-tasks.js";
 import { h, setAttribute, setText } from "./dom.js";
 import { count, plural } from "./format.js";
+import { HistoryTasks } from "./history-tasks.js";
 import { ListBar } from "./list-bar.js";
+import { Narrowing } from "./narrowing.js";
 import { ENDED, WAITING } from "./states.js";
 import { ShownOrder } from "./shown-order.js";
 import { waitingIn } from "./store.js";
@@ -15,7 +17,6 @@ const LEAVING_MS = 5000;
 const LEAVING_MAX = 50;
 const HISTORY_MAX = 5000;
 const PAGE = 100;
-const SEARCH_PAUSE_MS = 300;
 
 /** The tabs, the filters, and the list of tasks below them. */
 export class TaskList {
@@ -28,14 +29,11 @@ export class TaskList {
   #open = new Set();
   #dirty = null;
   #view;
-  #next = null;
-  #loading = null;
-  #hits = { query: "", ids: new Set(), state: "" };
-  #searching = 0;
-  #wanted = { query: "", task_name: "", queue: "", worker: "" };
+  #wanted = new Narrowing();
+  #history = new HistoryTasks({ question: () => ({ ...this.#wanted.question, status: TABS[this.tab].asked, limit: PAGE }), took: (tasks) => this.#takeEnded(tasks) });
   #bar;
   #names = new Set();
-  #broker = new BrokerTasks({ names: () => this.#queuesWithTasks(), taken: (ids) => this.#takePending(ids) });
+  #broker = new BrokerTasks({ names: () => this.#queuesWithTasks(), taken: (ids) => this.#takeMore(ids) });
   #hovered = false;
   #focused = null;
   #changed;
@@ -82,7 +80,7 @@ export class TaskList {
     this.#take(detail);
   }
 
-  #takePending(ids) {
+  #takeMore(ids) {
     if (this.#isRead()) this.#order.hold();
     this.#take({ ids });
     this.#changed();
@@ -145,6 +143,7 @@ export class TaskList {
   select(tab) {
     if (tab === this.tab) return;
     this.tab = tab;
+    this.#broker.clear();
     this.#restart();
     this.#changed();
   }
@@ -166,7 +165,7 @@ export class TaskList {
 
   #place(id, task) {
     if (task?.task_name) this.#names.add(task.task_name);
-    if (task && this.#belongs(task) && this.#matches(task)) {
+    if (task && this.#belongs(task) && this.#wanted.matches(task)) {
       // Of its own among the ended a task has the place of its first end.
       if (!this.#records.has(id) || !TABS[this.tab].asked) this.#order.set(id, TABS[this.tab].key(task));
       this.#records.set(id, task);
@@ -203,29 +202,16 @@ export class TaskList {
     return true;
   }
 
-  #matches(task) {
-    const { query, task_name: name, queue, worker } = this.#wanted;
-    if ((name && task.task_name !== name) || (queue && task.queue !== queue) || (worker && task.worker !== worker)) return false;
-    if (!query) return true;
-    const known = [task.task_name, task.task_id, task.args, task.kwargs];
-    const found = known.join("\n").toLowerCase().includes(query);
-    return found || (this.#hits.query === query && this.#hits.ids.has(task.task_id));
-  }
-
   #restart() {
     this.#records.clear();
     this.#leaving.clear();
     this.#order.clear();
     this.#view.clear();
     this.#view.scrollToTop();
-    this.#next = null;
-    this.#loading?.abort();
-    this.#loading = null;
-    this.#broker.clear();
-    this.parts.note.textContent = "";
+    this.#history.clear();
     if (!this.#queue) return;
-    this.#take({ ids: new Set(this.#queue.tasks.keys()) });
-    if (TABS[this.tab].asked) this.#load();
+    this.#take({ ids: new Set([...this.#queue.tasks.keys(), ...this.#broker.records.keys()]) });
+    if (TABS[this.tab].asked) this.#history.begin(this.#queue);
     if (this.tab === "waiting") this.#broker.refresh();
   }
 
@@ -235,21 +221,10 @@ export class TaskList {
     return waiting.map(({ name }) => name).filter((name) => this.#queue.admitsQueue(name));
   }
 
-  async #load(cursor = null) {
-    const loading = (this.#loading = new AbortController());
-    try {
-      const { tasks, next } = await this.#queue.ask("history", this.#question(cursor), { signal: loading.signal });
-      if (this.#loading !== loading) return;
-      this.#next = this.#records.size < HISTORY_MAX ? next : null;
-      for (const task of tasks) if (!this.#records.has(task.task_id)) this.#add(task);
-      this.#loading = null;
-    } catch (error) {
-      if (this.#loading !== loading) return;
-      this.#loading = null;
-      this.#next = null;
-      setText(this.parts.note, error.status === 503 ? "The history cannot be read while Redis is unreachable." : `The history cannot be read: ${error.message}.`);
-    }
+  #takeEnded(tasks) {
+    for (const task of tasks) if (!this.#records.has(task.task_id)) this.#add(task);
     this.#changed();
+    return this.#records.size < HISTORY_MAX;
   }
 
   #add(task) {
@@ -258,39 +233,18 @@ export class TaskList {
     this.#order.set(task.task_id, TABS[this.tab].key(task));
   }
 
-  #question(cursor) {
-    const { query, ...exact } = this.#wanted;
-    const given = Object.entries({ q: query, ...exact, cursor }).filter(([, value]) => value);
-    return { status: TABS[this.tab].asked, limit: PAGE, ...Object.fromEntries(given) };
-  }
-
   #filter(wanted) {
-    Object.assign(this.#wanted, wanted);
-    clearTimeout(this.#searching);
-    const { query } = this.#wanted;
-    if (query && !TABS[this.tab].asked) {
-      this.#hits = { query, ids: new Set(), state: "searching" };
-      this.#searching = setTimeout(() => this.#searchArguments(query), SEARCH_PAUSE_MS);
-      this.#restart();
-    } else if (TABS[this.tab].asked && wanted.query !== undefined) {
-      this.#searching = setTimeout(() => this.#restart(), SEARCH_PAUSE_MS);
-    } else this.#restart();
+    const { asked } = TABS[this.tab];
+    this.#wanted.set(wanted);
+    if (wanted.queue !== undefined) this.#broker.clear();
+    if (asked && wanted.query !== undefined) return this.#wanted.settled(() => this.#restart());
+    this.#restart();
+    if (!asked) this.#wanted.search(this.#queue, (ids) => this.#takeHits(ids));
     this.#changed();
   }
 
-  // Names and ids are here; what tasks were called with only the sidecar knows.
-  async #searchArguments(query) {
-    const hits = this.#hits;
-    try {
-      const { tasks } = await this.#queue.ask("tasks", { q: query, limit: 1000 });
-      hits.ids = new Set(tasks.map((task) => task.task_id));
-      hits.state = "found";
-    } catch {
-      hits.state = "failed";
-    }
-    if (this.#hits !== hits) return;
-    this.apply({ ids: hits.ids });
-    this.#changed();
+  #takeHits(ids) {
+    this.#takeMore(ids);
     this.#say(plural(this.#order.ids.length, "task found", "tasks found"));
   }
 
@@ -363,25 +317,23 @@ export class TaskList {
     const nothing = this.#order.ids.length === 0;
     setAttribute(empty, "hidden", !nothing);
     if (nothing) this.#renderEmpty();
-    if (this.tab === "waiting") setText(note, this.#notListed());
-    else if (this.tab === "active") setText(note, "");
+    setText(note, this.tab === "waiting" ? this.#notListed() : this.#history.why);
     setAttribute(all, "hidden", this.tab !== "waiting" || !this.#queue.truncated);
     if (this.#view.below > 600) return;
     if (this.tab === "waiting") this.#broker.more();
-    else if (this.#next && !this.#loading) this.#load(this.#next);
+    else this.#history.more();
   }
 
   #renderEmpty() {
     const [title, line] = this.parts.empty.children;
     const { status, connection } = this.#queue;
-    const filtered = Object.values(this.#wanted).some(Boolean);
+    const filtered = this.#wanted.any;
     const waiting = waitingIn(status);
-    const busy = this.#loading || (this.tab === "waiting" && this.#broker.busy) || (status === null && connection === "connecting");
+    const busy = this.#history.busy || (this.tab === "waiting" && this.#broker.busy) || (status === null && connection === "connecting");
     const unknown = status === null && connection !== "live";
-    const searching = this.#wanted.query && this.#hits.state === "searching";
     const hidden = this.tab === "waiting" && waiting !== 0;
     const { empty, asked } = TABS[this.tab];
-    setText(title, busy ? "Loading…" : unknown ? "Not known." : searching ? "Searching arguments…" : filtered ? "No task matches." : hidden ? "Nothing to list." : empty);
+    setText(title, busy ? "Loading…" : unknown ? "Not known." : this.#wanted.searching ? "Searching arguments…" : filtered ? "No task matches." : hidden ? "Nothing to list." : empty);
     const nobody = status?.workers_online === 0 ? "No worker with the plugin is online." : "";
     setText(line, busy || filtered || asked ? "" : waiting && this.tab === "active" ? `${plural(waiting, "task waits", "tasks wait")}. ${nobody}` : nobody);
   }

@@ -7,7 +7,7 @@ import { StateMark, attemptText, taskClock, taskMessage } from "./task-parts.js"
 
 const RELATIVES_ASKED = 500;
 const MOVING = new Set(["progress", "message", "position", "offset", "updated_at", "timestamp"]);
-const UNKNOWN = "No worker has seen this task, it does not wait among the first of a queue, and the history does not hold it. It is shown here as soon as one does.";
+const UNKNOWN = "No worker has seen this task, and it is neither among the first that wait nor in the history. It will be shown here as soon as it is.";
 
 /** The page of one task: what failed first, then what it did when, with what, and for whom. */
 export class TaskPage {
