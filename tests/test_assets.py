@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from sidecar import assets
 from sidecar.bundle import FOLDER, CircularImport, make_bundle
 from sidecar.shorten import shorten, shorten_names
-from tests.support.browser import need
+from tests.support.needed import need
 from tests.support.starters import StartSidecar
 
 LARGEST_BYTES = 30_000

@@ -14,8 +14,9 @@ from celery import Celery
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.batches import Sender
-from tests.support.browser import DESKTOP, PHONE, card, need, open_browser, open_page
+from tests.support.browser import DESKTOP, PHONE, card, open_browser, open_page
 from tests.support.foreign_site import Gate, Shop, shop
+from tests.support.needed import need
 from tests.support.sidecar_process import Sidecar
 from tests.support.writing import task
 
