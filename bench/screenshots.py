@@ -1,6 +1,6 @@
 """The pictures of docs/, of a made-up shop's queue: ``python -m bench.screenshots``.
 
-With a folder, ``python -m bench.screenshots /tmp/pictures``, it makes those of every state there.
+With a folder, ``python -m bench.screenshots pictures``, it makes those of every state there.
 """
 
 from __future__ import annotations
