@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from bench import checker, fanout, fuzz, hostile, ingest, latency, overhead, pending, queries, soak
+from bench import checker, fanout, fuzz, hostile, ingest, latency, overhead, pending, queries, soak, viewer
 
 BENCHES = {
     "latency": latency,
@@ -17,6 +17,7 @@ BENCHES = {
     "checker": checker,
     "fuzz": fuzz,
     "hostile": hostile,
+    "viewer": viewer,
 }
 
 

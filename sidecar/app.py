@@ -8,8 +8,10 @@ import anyio
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from sidecar import assets
 from sidecar.access import Access, principal_of
 from sidecar.api_docs import api_endpoints
 from sidecar.broker import BrokerWatcher
@@ -127,7 +129,11 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
         "readyz": readyz,
         **api_endpoints(),
     }
-    app = Starlette(routes=make_routes(endpoints), exception_handlers={**HANDLERS, Denied: on_denied})
+    # What a browser is given is no part of what programs may ask.
+    front_end = [Route("/", assets.page), Route("/static/{path:path}", assets.static)]
+    app = Starlette(
+        routes=[*make_routes(endpoints), *front_end], exception_handlers={**HANDLERS, Denied: on_denied}
+    )
     return guard(app, settings, access)
 
 

@@ -10,6 +10,7 @@ from sidecar import control
 from sidecar.audience import Audience
 from sidecar.backlog import Backlog, rebased
 from sidecar.beginning import Beginning, Beginnings
+from sidecar.event_log import bare_id
 from sidecar.feed import Feed, Link
 from sidecar.front import Front
 from sidecar.lost import View
@@ -152,12 +153,15 @@ class CatchingUp:
     async def _replay(self, viewer: Viewer, place: int, until: int) -> None:
         """Send what a viewer has missed: of the log each event, of the view what holds now."""
         wanted, end = viewer.audience.wanted, min(until, place + PIECE_FRAMES)
-        frames = [frame for frame in self._feed.log.between(place, end) if not frame.view]
+        told = self._feed.log.between(place, end)
+        frames = [frame for frame in told if not frame.view]
         after = b""
         if end == until and viewer.came_with is not None:
+            here = Position(viewer.epoch, told[-1].offset) if told else viewer.came_with
             frames += self._view.since(viewer.came_with)
             viewer.came_with, viewer.replayed_to = None, None
-            after = self._figures(viewer) if wanted.has_figures else b""
+            # Without a word it could not tell that it has missed nothing.
+            after = self._figures(viewer) if wanted.has_figures else bare_id(here)
         viewer.place = end
         piece = wanted.join(wanted.passing(frames))
         await self._send(viewer, piece.chunk if piece.last else piece.chunk + after, last=piece.last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from celery_plugin.contract import EventType, Position, encode
@@ -18,8 +19,12 @@ STARTING_OVER: Final = Position("f" * 16, 0)
 
 
 def live(position: Position) -> bytes:
-    """The snapshot is complete; what is behind this position follows."""
-    return sse(EventType.LIVE, encode({"type": EventType.LIVE, "position": str(position)}), position)
+    """The snapshot is complete; what is behind this position follows.
+
+    Clocks of a page need the time here, and a stream of one task has no figures that bring it.
+    """
+    told = {"type": EventType.LIVE, "position": str(position), "server_time": round(time.time(), 6)}
+    return sse(EventType.LIVE, encode(told), position)
 
 
 def reset(reason: str) -> bytes:

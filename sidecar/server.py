@@ -97,6 +97,7 @@ async def _serve(
         tasks.start_soon(parts.run)
         config = uvicorn.Config(
             make_app(parts, settings, access),
+            root_path=settings.root_path,
             http=HttpProtocol,
             ws="none",
             lifespan="off",

@@ -66,6 +66,14 @@ def parse_seconds(text: str) -> float:
     raise ValueError("seconds are a number from 0 to 3600, e.g. 5 or 0.5")
 
 
+def parse_root_path(text: str) -> str:
+    """Read the prefix under which a proxy shows the sidecar; without a slash at its end."""
+    path = text.rstrip("/")
+    if path and not re.fullmatch(r"(?:/[A-Za-z0-9._~\-]+)+", path, re.ASCII):
+        raise ValueError("a root path begins with a slash, e.g. /ops/queue")
+    return path
+
+
 def parse_queues(text: str) -> tuple[str, ...]:
     """Read names of queues between commas, in their order, each once."""
     names = [name.strip() for name in text.split(",")] if text else []

@@ -29,6 +29,7 @@ from sidecar.setting_values import (
     parse_networks,
     parse_port,
     parse_queues,
+    parse_root_path,
     parse_seconds,
     parse_workers,
 )
@@ -98,6 +99,13 @@ class Settings:
 
     host: str = _setting("127.0.0.1", parse_host, "ADDRESS", "address to listen on")
     port: int = _setting(8000, parse_port, "PORT", "TCP port to listen on, 0 for any free one")
+    root_path: str = _setting(
+        "",
+        parse_root_path,
+        "PATH",
+        "prefix under which a proxy shows the sidecar, and which it takes off before it passes a request on",
+        default_text="none",
+    )
     redis_url: str = _setting(
         "redis://127.0.0.1:6379/0",
         check_redis_url,

@@ -84,7 +84,7 @@ ROUTES = {
     ("POST", "/api/v1/tickets"): HEADER,
 }
 # Elsewhere: the look at a queue, which a scope names or not, and what is open.
-OTHERS = {"/api/v1/queue/pending", "/livez", "/readyz", "/openapi.json", "/docs"}
+OTHERS = {"/api/v1/queue/pending", "/", "/static/{path:path}", "/livez", "/readyz", "/openapi.json", "/docs"}
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +116,8 @@ def test_every_route(client: Client, credential: str) -> None:
 
 @pytest.mark.parametrize("credential", CREDENTIALS)
 def test_what_is_open(client: Client, credential: str) -> None:
-    """Health is told whoever asks, and what can be asked, also with what is not right."""
-    for path in ("/livez", "/readyz", "/openapi.json", "/docs"):
+    """Health is told whoever asks, what can be asked and the page shown, also with what is not right."""
+    for path in ("/livez", "/readyz", "/openapi.json", "/docs", "/", "/static/queue-viewer.js"):
         assert OK == client.code("GET", path, **CREDENTIALS[credential][0]())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from celery_plugin.contract import EXTRA_FIELDS, LogEntry
+from celery_plugin.contract import EXTRA_FIELDS, LogEntry, Position
 from sidecar import pump as pump_module
 from sidecar.filters import TaskFilter
 from sidecar.forms import Form
@@ -240,6 +240,17 @@ async def test_bookmarks(monkeypatch: pytest.MonkeyPatch) -> None:
         append(feed, 50)
         await viewer.until(lambda: viewer.parser.last_event_id == f"{EPOCH}-50")
     assert ["snapshot", "live"] == [event.event for event in viewer.events]
+
+
+@pytest.mark.parametrize("last", [10, 50])
+async def test_who_comes_back_is_told_the_place(last: int) -> None:
+    """Without figures, and with nothing missed, the id alone says at once that the stream is in step."""
+    feed = live_feed()
+    append(feed, 50)
+    wanted = Wanted(TaskFilter(task_ids=frozenset({"none"})))
+    async with serving(feed) as service, watching(service, wanted, Position(EPOCH, last)) as viewer:
+        await viewer.until(lambda: viewer.parser.last_event_id == f"{EPOCH}-50")
+    assert [] == viewer.events
 
 
 async def test_a_bookmark_never_goes_ahead() -> None:

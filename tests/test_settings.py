@@ -22,6 +22,7 @@ PUBLIC_KEY = Path(__file__).parent / "support" / "public_key.pem"
 GOOD = {
     "host": ("::1", "::1"),
     "port": ("9000", 9000),
+    "root_path": ("/ops/queue/", "/ops/queue"),
     "redis_url": ("redis://a:1/1", "redis://a:1/1"),
     "broker_url": ("amqp://b", "amqp://b"),
     "prefix": ("{jobs}", "{jobs}"),

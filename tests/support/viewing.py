@@ -126,9 +126,11 @@ class Viewer:
 
 
 @asynccontextmanager
-async def watching(service: Service, wanted: Wanted = EVERYTHING) -> AsyncIterator[Viewer]:
+async def watching(
+    service: Service, wanted: Wanted = EVERYTHING, came_with: Position | None = None
+) -> AsyncIterator[Viewer]:
     """Run a viewer; it has left at the end."""
-    viewer = Viewer(service.open(wanted))
+    viewer = Viewer(service.open(wanted, came_with))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(viewer.run)
         yield viewer

@@ -1,0 +1,267 @@
+"""The viewer in pages of others: another origin, a strict policy, tokens, React; and for all who use it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.batches import Sender
+from tests.support.browser import DESKTOP, PHONE, card, open_browser, open_page
+from tests.support.foreign_site import Gate, Shop, shop
+from tests.support.needed import need
+from tests.support.sidecar_process import Sidecar
+from tests.support.writing import task
+
+ROOT = Path(__file__).parent.parent
+# Pages ask for them by npm's names; a release that is replaced must not break the tests.
+AXE, REACT, ESBUILD, TYPESCRIPT = "axe-core@4", ("react@19", "react-dom@19"), "esbuild@0", "typescript@5"
+BUTTON = '<queue-button src="{gate}" token-url="/token"></queue-button>'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of the module."""
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the tests take from npm."""
+    npm = need(shutil.which("npm"), "npm")
+    folder = tmp_path_factory.mktemp("npm")
+    command = [
+        npm,
+        "install",
+        "--silent",
+        "--no-audit",
+        "--no-fund",
+        "--prefix",
+        str(folder),
+        AXE,
+        *REACT,
+        ESBUILD,
+        TYPESCRIPT,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if done.returncode:
+        need(None, f"what npm is to bring ({done.stderr.strip()[-200:]})")
+    return folder
+
+
+def test_button_counts_and_opens(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:
+    """The badge counts, a click opens the modal; Tab stays within, Esc closes and gives the focus back."""
+    with shop(browser, sidecar, BUTTON) as (page, _):
+        expect(page.locator(".badge")).to_have_text("0")
+        sender.send(task("one", "active"), task("two", "active"))
+        expect(page.locator(".badge")).to_have_text("2")
+        button = page.get_by_role("button", name="Queue: 2 tasks")
+        button.click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_be_visible()
+        expect(card(page, "two")).to_be_visible()
+        order = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            order.append(page.evaluate(FOCUSED))
+        assert None not in order, "the focus has left the modal"
+        assert order[0] in order[1:], "it came round"
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(button).to_be_focused()
+
+
+# What has the focus within the modal, or null.
+FOCUSED = """() => {
+  const viewer = document.querySelector('queue-button').shadowRoot.querySelector('queue-viewer');
+  const active = viewer.shadowRoot.activeElement;
+  return active && `${active.tagName} ${active.className} ${active.textContent.slice(0, 20)}`;
+}"""
+
+
+def test_token_ends_and_is_renewed(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:
+    """A token that ends is asked for anew, and nothing is missed or shown twice."""
+    inline = '<queue-viewer inline src="{gate}" token-url="/token"></queue-viewer>'
+    with shop(browser, sidecar, inline, good_for=1.5) as (page, gate):
+        expect(page.locator(".conn-word")).to_have_text("Live")
+        for number in range(1, 5):
+            sender.send(task(f"t{number}", "active"))
+            expect(card(page, f"t{number}")).to_have_count(1)
+            issued = gate.issued
+            page.wait_for_event("requestfinished", lambda request: "/token" in request.url)
+            assert issued < gate.issued
+        expect(page.locator(".conn-word")).to_have_text("Live")
+        expect(page.locator("li.task")).to_have_count(4)
+
+
+def test_token_that_is_refused(browser: Browser, sidecar: Sidecar) -> None:
+    """Where no token is good enough, the viewer says so and does not ask for ever."""
+    with shop(browser, sidecar, BUTTON, good_for=-1.0) as (page, gate):
+        expect(page.get_by_role("button", name=re.compile("Not signed in"))).to_be_visible()
+        assert gate.refused == 3
+
+
+def test_twice_on_a_page(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:
+    """Elements that want the same share one stream: a browser opens only six connections to a server."""
+    inline = '<queue-viewer inline src="{gate}" token-url="/token"></queue-viewer>'
+    with shop(browser, sidecar, BUTTON + inline + inline) as (page, gate):
+        sender.send(task("one", "active"))
+        expect(card(page, "one")).to_have_count(2)
+        expect(page.locator(".badge")).to_have_text("1")
+        assert 1 == gate.issued
+
+
+def test_progress_of_one_task(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:
+    """The page that started a task sees its state, its progress and its end."""
+    sender.send(task("one", "reserved"))
+    element = '<task-progress src="{gate}" token-url="/token" task-id="one"></task-progress>'
+    with shop(browser, sidecar, element) as (page, _):
+        expect(page.locator(".state-word")).to_have_text("Reserved")
+        progress = {"message": "Page 3 of 4", "percent": 75.0, "updated_at": 1.0}
+        sender.send(task("one", "active", progress=progress))
+        expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "75")
+        expect(page.locator(".message")).to_have_text("Page 3 of 4")
+        sender.send(task("one", "completed", runtime=1.5))
+        expect(page.locator(".state-word")).to_have_text("Completed")
+        expect(page.locator(".clock")).to_have_text("1.50 s")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(
+    browser: Browser, sender: Sender, sidecar: Sidecar, celery_app: Celery, npm_folder: Path, scheme: str
+) -> None:
+    """Nothing serious in the list, in an open card, on the page of a task; nor on a phone."""
+    ends = ("retrying", "completed", "revoked", "failed", "rejected")
+    sender.send(*(task(status, "active") for status in (*ends, "active")), task("reserved", "reserved"))
+    celery_app.send_task("tests.add", (1, 2), task_id="pending")
+    axe = (npm_folder / "node_modules/axe-core/axe.min.js").read_text()
+    pages = []
+    for viewport in (DESKTOP, PHONE):
+        page = open_page(browser, f"{sidecar.url}/", color_scheme=scheme, viewport=viewport, bypass_csp=True)
+        page.add_script_tag(content=axe)
+        expect(card(page, "failed")).to_be_visible()
+        # Under the pointer what has ended stays for as long as axe takes.
+        card(page, "failed").hover()
+        pages.append(page)
+    sender.send(*(task(status, status, exception="ValueError('x')") for status in ends))
+    for page in pages:
+        expect(card(page, "failed")).to_have_attribute("data-status", "failed")
+        assert [] == serious(page)
+        card(page, "failed").locator(".head").click()
+        expect(card(page, "failed").locator(".details[data-loaded]")).to_be_visible()
+        assert [] == serious(page)
+        card(page, "failed").locator(".page-link").click()
+        expect(page.locator(".timeline")).to_be_visible()
+        assert [] == serious(page)
+        page.keyboard.press("Escape")
+        page.get_by_role("tab", name="Waiting").click()
+        expect(card(page, "pending")).to_be_visible()
+        assert [] == serious(page)
+        page.context.close()
+
+
+def serious(page: Page) -> list[str]:
+    """What axe has against the page."""
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    return [
+        f"{each['id']}: {node['target']} {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
+
+
+def test_react_hook(browser: Browser, sender: Sender, sidecar: Sidecar, npm_folder: Path) -> None:
+    """The hook of docs/embedding.md, as it stands there, in a real React page."""
+    blocks = re.findall(r"```jsx\n(.*?)```", (ROOT / "docs/embedding.md").read_text(), re.DOTALL)
+    hook = blocks[0]
+    assert len(hook.strip().splitlines()) <= 30
+    (npm_folder / "use-task-queue.js").write_text(
+        hook.replace('"celery-queue-viewer"', f'"{ROOT}/sidecar/static/queue-viewer.js"')
+    )
+    (npm_folder / "app.jsx").write_text(REACT_APP)
+    bundle = npm_folder / "bundle.js"
+    esbuild = npm_folder / "node_modules/.bin/esbuild"
+    command = [str(esbuild), "app.jsx", "--bundle", "--format=esm", f"--outfile={bundle}", "--jsx=automatic"]
+    subprocess.run(
+        command, cwd=npm_folder, check=True, capture_output=True, timeout=120, env=dict(os.environ)
+    )
+    more = {"/app.js": ("text/javascript", bundle.read_bytes())}
+    with Gate(sidecar.port) as gate:
+        body = f'<div id="app" data-sidecar="{gate.url}"></div><script type="module" src="/app.js"></script>'
+        with Shop(gate, body, more=more) as site:
+            page = open_page(browser, site.url)
+            expect(page.locator("#total")).to_have_text("0")
+            sender.send(task("one", "active"))
+            expect(page.locator("#total")).to_have_text("1")
+            expect(page.locator("#one")).to_have_text("active")
+            sender.send(task("one", "completed"))
+            expect(page.locator("#one")).to_have_text("completed")
+            assert 1 == gate.issued
+            page.context.close()
+
+
+REACT_APP = """\
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { useTask, useTaskQueue } from "./use-task-queue.js";
+
+const root = document.getElementById("app");
+const url = root.dataset.sidecar;
+const token = () => fetch("/token").then((response) => response.text());
+
+function App() {
+  const queue = useTaskQueue(url, token);
+  const task = useTask(url, "one", token);
+  return <><p id="total">{queue?.status?.total_tasks}</p><p id="one">{task?.status}</p></>;
+}
+createRoot(root).render(<StrictMode><App /></StrictMode>);
+"""
+
+
+def test_types(npm_folder: Path) -> None:
+    """A program that uses the package as it is meant passes the strictest compiler; a wrong one fails."""
+    package = npm_folder / "node_modules/celery-queue-viewer"
+    package.unlink(missing_ok=True)
+    package.symlink_to(ROOT / "sidecar/static")
+    assert "" == compile_types(npm_folder, TYPED)
+    assert "null | undefined" in compile_types(npm_folder, TYPED.replace("?? 0", ""))
+
+
+def compile_types(folder: Path, program: str) -> str:
+    """What the compiler has against a program."""
+    (folder / "program.ts").write_text(program)
+    options = ["--strict", "--noEmit", "--target", "es2022", "--module", "esnext"]
+    command = ["node_modules/.bin/tsc", *options, "--moduleResolution", "bundler", "program.ts"]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=120
+    ).stdout
+
+
+TYPED = """\
+import { QueueError, TaskQueue, shareQueue } from "celery-queue-viewer";
+import type { Connection, Task, TaskRecord } from "celery-queue-viewer";
+
+const queue = new TaskQueue({ url: "", token: async () => "t", filter: { queue: "mail", include: "args" } });
+const state: Connection = queue.connection;
+const total: number = queue.status?.total_tasks ?? 0;
+const one: TaskQueue = queue.ofTask("one");
+const task: Task | undefined = one.getTask("one");
+const record: Promise<TaskRecord> = queue.fetchTask("one");
+record.catch((error) => error instanceof QueueError && error.status);
+const { queue: figures, release } = shareQueue({ url: "", figures: true });
+figures.subscribe(release)();
+queue.listAll();
+const viewer = document.createElement("queue-viewer");
+viewer.token = () => `${state} ${total} ${task?.position}`;
+viewer.show();
+document.createElement("task-progress").task?.progress?.percent?.toFixed();
+"""
