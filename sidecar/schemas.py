@@ -204,7 +204,11 @@ SCHEMAS: Final[JSON] = {
         "How it is; perhaps over several events, of which the first one has what is no task.",
         ("tasks",),
     ),
-    "Live": _message(EventType.LIVE, {"position": text("<epoch>-<offset>")}, "The snapshot is complete."),
+    "Live": _message(
+        EventType.LIVE,
+        {"position": text("<epoch>-<offset>"), "server_time": number(_TIME)},
+        "The snapshot is complete.",
+    ),
     "Reset": _message(
         EventType.RESET,
         {"reason": word(RESET_REASONS)},

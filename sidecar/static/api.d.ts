@@ -288,6 +288,8 @@ export interface Live {
   type: "live";
   /** <epoch>-<offset> */
   position: string;
+  /** seconds since the epoch */
+  server_time: number;
 }
 
 /** The log cannot go on from where the client was: forget all, a snapshot follows. */
