@@ -15,6 +15,7 @@ import anyio
 import httpx
 
 from celery_plugin.contract import JSON, Position, split_record
+from sidecar.control import STARTING_OVER
 from tests.support.batches import Stored
 from tests.support.sse import Event, Parser
 
@@ -113,7 +114,9 @@ class Reader:
             return
         self.last_event_id = last_event_id
         position = Position.parse(last_event_id)
-        if self._here is None:
+        if position == STARTING_OVER:
+            self._here, self._building = None, None
+        elif self._here is None:
             self._complain(f"{last_event_id} outside of what is told")
         elif (position.epoch, position.offset) < (self._here.epoch, self._here.upto):
             self._complain(f"{last_event_id} goes back")
