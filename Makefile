@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WHEEL_DIR ?= dist
 
-.PHONY: help setup demo test test-matrix lint audit format types bench wheel clean
+.PHONY: help setup demo test test-matrix image-test lint audit format types bench wheel clean
 
 help: ## Show what there is
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(INSTALLED) ## Run the tests; ARGS="-k word" for some of them
 
 test-matrix: $(INSTALLED) ## Run the suites on Celery 5.3 to 5.7, each with its own redis-py, and on Redis 6.2 and Valkey 8.1
 	$(BIN)/python -m tests.matrix $(ARGS)
+
+image-test: $(INSTALLED) ## Build the image and run what is in it; needs root, buildah and debootstrap
+	IMAGE_TEST=true $(BIN)/python -m pytest tests/image $(ARGS)
 
 lint: $(INSTALLED) ## Check format, lint and types
 	$(BIN)/ruff format --check .

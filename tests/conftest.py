@@ -38,6 +38,9 @@ hypothesis_settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 
+# The image takes minutes, and a machine where one may be root: `make image-test`.
+collect_ignore = [] if os.environ.get("IMAGE_TEST") else ["image"]
+
 _PROCESSES = pytest.StashKey[list[Process]]()
 _SERVERS = pytest.StashKey[list[RedisServer]]()
 
