@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,9 @@ DESKTOP = {"width": 1280, "height": 800}
 # Several times what anything here takes.
 PATIENCE_MS = 20_000
 PHONE = {"width": 390, "height": 844}
+
+# Opens the page of an address, with the options of a context.
+Look = Callable[..., Page]
 
 
 def find_chromium() -> str | None:
@@ -51,6 +54,16 @@ def open_page(browser: Browser, url: str, **options: Any) -> Page:
 def card(page: Page, task_id: str) -> Locator:
     """The card of a task."""
     return page.locator(f'li[data-task-id="{task_id}"]')
+
+
+def connection(page: Page) -> Locator:
+    """The word that says what the connection is like."""
+    return page.locator(".conn-word")
+
+
+def figure(page: Page, name: str) -> Locator:
+    """A figure of the strip."""
+    return page.locator(f'[data-figure="{name}"] .value')
 
 
 def _note(page: Any, kind: str, text: str) -> None:

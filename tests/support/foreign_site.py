@@ -26,14 +26,23 @@ PAGE = """\
 <script type="module" src="{script}"></script>
 <body><main><h1>A shop</h1>{body}</main>"""
 
+# Adds the progress of the task `one`, in a page whose clock is the test's by then.
+ADD_PROGRESS = """(main, url) => {
+  const element = document.createElement("task-progress");
+  for (const [name, value] of Object.entries({ src: url, "token-url": "/token", "task-id": "one" })) {
+    element.setAttribute(name, value);
+  }
+  main.append(element);
+}"""
+
 # The empty line ends an event that was cut.
 UNAUTHORIZED = b'\n\nevent: unauthorized\ndata: {"type":"unauthorized"}\n\n'
 
 
 class _Server:
-    """Serves on a free port, each request in a thread; use it in a `with`."""
+    """Serves on a port, each request in a thread; use it in a `with`."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,7 +55,7 @@ class _Server:
             def log_message(self, *_: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer((HOST, 0), Handler)
+        self._server = ThreadingHTTPServer((HOST, port), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -97,6 +106,11 @@ class Gate(_Server):
         """Cut what is being passed on."""
         for connection in list(self._open):
             _cut(connection)
+
+    def expire(self) -> None:
+        """Let every token end now."""
+        self._ends = dict.fromkeys(self._ends, 0.0)
+        self.cut()
 
     def issue(self) -> str:
         """Make a token."""
@@ -172,9 +186,14 @@ class Shop(_Server):
     """A site with a strict policy that shows elements of the viewer, and gives out tokens at /token."""
 
     def __init__(
-        self, gate: Gate | Mint, body: str, *, more: dict[str, tuple[str, bytes]] | None = None
+        self,
+        gate: Gate | Mint,
+        body: str,
+        *,
+        more: dict[str, tuple[str, bytes]] | None = None,
+        port: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(port)
         self._gate = gate
         self._body = body
         self._more = more or {}

@@ -1,169 +1,13 @@
-"""The viewer in a real browser, on a real sidecar, Redis and worker."""
+"""The list of tasks: what moves it, what leaves it, and how one finds and opens a task."""
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator
+from playwright.sync_api import Page, expect
 
-import pytest
-from celery import Celery
-from playwright.sync_api import Browser, Page, expect
-
-from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender
-from tests.support.browser import card, open_browser, open_page
+from tests.support.browser import Look, card, connection, figure
 from tests.support.sidecar_process import Sidecar
-from tests.support.site import SHORT_LEASE
-from tests.support.starters import StartSidecar, StartWorker
-from tests.support.tasks_app import Gate
 from tests.support.writing import task
-
-# What the page shows, and the browser's clock at which it did, by id and state.
-WATCH = """viewer => {
-  window.seen = {};
-  const look = () => {
-    for (const row of viewer.shadowRoot.querySelectorAll('li[data-task-id]')) {
-      window.seen[`${row.dataset.taskId} ${row.dataset.status}`] ??= Date.now() / 1000;
-    }
-  };
-  const options = { childList: true, subtree: true, attributes: true };
-  new MutationObserver(look).observe(viewer.shadowRoot, options);
-}"""
-
-Look = Callable[[str], Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def look(browser: Browser) -> Iterator[Look]:
-    """Open pages; nothing that the browser complains of passes unseen, also not what a policy forbids."""
-    pages: list[Page] = []
-
-    def open_it(url: str) -> Page:
-        pages.append(open_page(browser, url))
-        return pages[-1]
-
-    yield open_it
-    for page in pages:
-        complaints = page.complaints  # type: ignore[attr-defined] # set by open_page
-        page.context.close()
-        assert [] == complaints
-
-
-@pytest.fixture
-def page(look: Look, sidecar: Sidecar) -> Page:
-    """The sidecar's page, live; the tasks are those of `sender`."""
-    page = look(f"{sidecar.url}/")
-    expect(connection(page)).to_have_text("Live")
-    return page
-
-
-def connection(page: Page) -> object:
-    """The word that says what the connection is like."""
-    return page.locator(".conn-word")
-
-
-def figure(page: Page, name: str) -> object:
-    """A figure of the strip."""
-    return page.locator(f'[data-figure="{name}"] .value')
-
-
-def clock(page: Page, task_id: str) -> str:
-    """What the clock of a card shows."""
-    return card(page, task_id).locator(".clock").inner_text()
-
-
-def test_a_task_from_its_start_to_its_end(
-    look: Look, start_worker: StartWorker, start_sidecar: StartSidecar, celery_app: Celery, gate: Gate
-) -> None:
-    """It appears at once with its progress, its clock ticks, its parameters open, and it leaves when done."""
-    start_worker()
-    page = look(f"{start_sidecar().url}/")
-    expect(connection(page)).to_have_text("Live")
-    page.locator("queue-viewer").evaluate(WATCH)
-    task_id = celery_app.tasks["tests.progress"].delay("Halfway there", str(gate)).id
-    row = card(page, task_id)
-    expect(row).to_have_attribute("data-status", "active")
-    started = page.evaluate(
-        "id => document.querySelector('queue-viewer').queue.getTask(id).started_at", task_id
-    )
-    shown = page.evaluate("id => window.seen[`${id} active`]", task_id)
-    # The goal is 0.2 s, on a machine that does nothing else.
-    assert shown - started < 1.0
-    print(f"shown {shown - started:.3f} s after its start")
-    expect(figure(page, "active")).to_have_text("1")
-    expect(row.locator(".says")).to_contain_text("50 %")
-    expect(row.locator(".says")).to_contain_text("Halfway there")
-    before = clock(page, task_id)
-    expect(row.locator(".clock")).not_to_have_text(before)
-    row.locator(".head").click()
-    expect(row.locator(".parameters")).to_contain_text(str(gate))
-    gate.open()
-    expect(row).to_have_attribute("data-status", "completed")
-    page.mouse.move(5, 5)
-    page.locator(".label").click()
-    expect(row).to_have_count(0)
-    expect(figure(page, "active")).to_have_text("0")
-
-
-def test_a_task_whose_worker_is_killed(
-    look: Look, start_worker: StartWorker, start_sidecar: StartSidecar, celery_app: Celery, gate: Gate
-) -> None:
-    """It turns to lost, and its clock stands while the others go on."""
-    worker = start_worker(env=SHORT_LEASE)
-    page = look(f"{start_sidecar().url}/")
-    task_id = celery_app.tasks["tests.wait_for_file"].delay(str(gate)).id
-    row = card(page, task_id)
-    expect(row).to_have_attribute("data-status", "active")
-    worker.kill()
-    expect(row).to_have_attribute("data-status", "lost")
-    expect(row.locator(".state-word")).to_have_text("Lost")
-    stopped = clock(page, task_id)
-    for _ in range(2):
-        age = page.locator(".conn-rest").inner_text()
-        expect(page.locator(".conn-rest")).not_to_have_text(age)
-    assert stopped == clock(page, task_id)
-    expect(page.locator(".worker .who")).to_contain_text("Lost, last seen")
-
-
-def test_sidecar_killed_and_started_again(
-    look: Look, sender: Sender, sidecar: Sidecar, start_sidecar: StartSidecar, page: Page
-) -> None:
-    """The page says that it reconnects, then shows what is, without a reload and without a card twice."""
-    sender.send(task("kept", "active"), task("ends", "active"))
-    expect(card(page, "ends")).to_be_visible()
-    sidecar.kill()
-    expect(connection(page)).to_have_text("Reconnecting…")
-    sender.send(task("ends", "completed"), task("new", "active"))
-    start_sidecar(port=sidecar.port)
-    expect(connection(page)).to_have_text("Live")
-    expect(card(page, "new")).to_have_count(1)
-    expect(card(page, "kept")).to_have_count(1)
-    expect(card(page, "kept")).to_have_attribute("data-status", "active")
-    expect(card(page, "ends")).to_have_count(0)
-    expect(figure(page, "active")).to_have_text("2")
-
-
-def test_redis_frozen_and_back(redis_server: RedisServer, sender: Sender, page: Page) -> None:
-    """Within 10 s the page says since when the figures are old, and dims them; then it is live again."""
-    pid = sender.client.info("server")["process_id"]  # type: ignore[index] # redis-py types sync and async
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        expect(connection(page)).to_have_text("Redis unreachable", timeout=10_000)
-        expect(page.locator(".conn-rest")).to_contain_text("since")
-        expect(page.locator(".viewer")).to_have_attribute("data-old", "")
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    expect(connection(page)).to_have_text("Live", timeout=30_000)
-    sender.send(task("after", "active"))
-    expect(card(page, "after")).to_be_visible()
 
 
 def test_nothing_moves_under_the_pointer(sender: Sender, page: Page) -> None:
@@ -193,9 +37,9 @@ def test_an_open_card_stays_open(sender: Sender, page: Page) -> None:
     assert details.evaluate("details => details.isConnected")
 
 
-def test_what_has_ended_leaves(sender: Sender, sidecar: Sidecar, browser: Browser) -> None:
+def test_what_has_ended_leaves(sender: Sender, sidecar: Sidecar, look: Look) -> None:
     """A finished task leaves the list after 5 s and the store after 30 s."""
-    page = open_page(browser, "about:blank")
+    page = look("about:blank")
     page.clock.install()
     page.goto(f"{sidecar.url}/")
     expect(connection(page)).to_have_text("Live")
@@ -211,7 +55,6 @@ def test_what_has_ended_leaves(sender: Sender, sidecar: Sidecar, browser: Browse
     assert page.evaluate(in_store)
     page.clock.run_for(25_000)
     assert not page.evaluate(in_store)
-    page.context.close()
 
 
 def test_keys(sender: Sender, page: Page) -> None:

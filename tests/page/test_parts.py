@@ -3,43 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from celery_plugin.script import Other
 from celery_plugin.writer import PROGRESS
 from tests.support.batches import Sender, step
-from tests.support.browser import PHONE, card, open_browser, open_page
+from tests.support.browser import PHONE, Look, card
 from tests.support.foreign_site import Gate
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartSidecar
 from tests.support.writing import life, task, worker
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser for all tests of the module."""
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, sidecar: Sidecar) -> Iterator[Page]:
-    """The sidecar's page, live; the tasks are those of `sender`."""
-    page = open_live(browser, f"{sidecar.url}/")
-    yield page
-    complaints = page.complaints  # type: ignore[attr-defined] # set by open_page
-    page.context.close()
-    assert [] == complaints
-
-
-def open_live(browser: Browser, url: str, **options: object) -> Page:
-    """Open a page with the viewer."""
-    page = open_page(browser, url, **options)
-    expect(page.locator(".conn-word")).to_have_text("Live")
-    return page
 
 
 def progress(task_id: str, percent: float, message: str) -> Other:
@@ -161,12 +135,11 @@ def test_tells_a_screen_reader_little(sender: Sender, sidecar: Sidecar, page: Pa
     expect(spoken).to_have_text("Reconnecting…")
 
 
-def test_themes_and_motion(browser: Browser, sidecar: Sidecar) -> None:
+def test_themes_and_motion(look: Look, sidecar: Sidecar) -> None:
     """Dark and light follow the system unless the page says otherwise; who wants no motion gets none."""
     paper = "viewer => getComputedStyle(viewer).getPropertyValue('--paper')"
     light, dark = (
-        open_live(browser, f"{sidecar.url}/", color_scheme=scheme, reduced_motion="reduce")
-        for scheme in ("light", "dark")
+        look(f"{sidecar.url}/", color_scheme=scheme, reduced_motion="reduce") for scheme in ("light", "dark")
     )
     colours = [page.locator("queue-viewer").evaluate(paper) for page in (light, dark)]
     assert colours[0] != colours[1]
@@ -174,30 +147,26 @@ def test_themes_and_motion(browser: Browser, sidecar: Sidecar) -> None:
     assert colours[1] == light.locator("queue-viewer").evaluate(paper)
     moving = "tab => getComputedStyle(tab).transitionDuration + getComputedStyle(tab).animationName"
     assert "0snone" == light.locator(".head, .tab").first.evaluate(moving)
-    for page in (light, dark):
-        page.context.close()
 
 
-def test_on_a_phone(browser: Browser, sender: Sender, sidecar: Sidecar) -> None:
+def test_on_a_phone(look: Look, sender: Sender, sidecar: Sidecar) -> None:
     """Nothing is wider than the screen; queues and workers have a tab of their own."""
-    page = open_live(browser, f"{sidecar.url}/", viewport=PHONE, has_touch=True)
+    page = look(f"{sidecar.url}/", viewport=PHONE, has_touch=True)
     sender.send(task("one", "active", task_name="shop." + "very_" * 20 + "long"))
     expect(card(page, "one")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     expect(page.locator("li.worker")).to_be_hidden()
     page.get_by_role("tab", name="Queues").click()
     expect(page.locator("li.worker")).to_be_visible()
-    page.context.close()
 
 
-def test_behind_a_prefix(browser: Browser, sender: Sender, start_sidecar: StartSidecar) -> None:
+def test_behind_a_prefix(look: Look, sender: Sender, start_sidecar: StartSidecar) -> None:
     """Shown by a proxy under a path of its site, the page works as it does alone."""
     sidecar = start_sidecar(env={"SIDECAR_ROOT_PATH": "/ops/queue"})
     with Gate(sidecar.port) as proxy:
         proxy.wants_token, proxy.prefix = False, "/ops/queue"
-        page = open_live(browser, f"{proxy.url}/ops/queue/")
+        page = look(f"{proxy.url}/ops/queue/")
         sender.send(task("one", "active", extra={"args": "('needle',)"}))
         card(page, "one").locator(".head").click()
         expect(card(page, "one").locator(".parameters")).to_contain_text("needle")
         assert ["/ops/queue/api/v1/queue/events"] == proxy.streams
-        page.context.close()
