@@ -18,6 +18,7 @@ TESTS = (
     "history",
     "log_setup",
     "messages",
+    "openapi_cases",
     "queries",
     "scope",
     "state",

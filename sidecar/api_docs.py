@@ -35,13 +35,14 @@ HEADERS: Final = {
 
 
 def api_endpoints() -> dict[str, Endpoint]:
-    """Make the endpoints; both documents are made once."""
+    """Make the endpoints; what they answer is made now, so that a fault in it is seen at start."""
+    shown, as_page = document(), page()
 
     async def openapi(_: Request) -> Response:
-        return Response(document(), media_type="application/json", headers={"Cache-Control": "no-cache"})
+        return Response(shown, media_type="application/json", headers={"Cache-Control": "no-cache"})
 
     async def api_docs(_: Request) -> Response:
-        return Response(page(), media_type="text/html", headers=HEADERS)
+        return Response(as_page, media_type="text/html", headers=HEADERS)
 
     return {"openapi": openapi, "api_docs": api_docs}
 
@@ -89,7 +90,7 @@ def _answers(described: JSON, operation: JSON) -> Iterator[tuple[str, ...]]:
     for status, answer in operation["responses"].items():
         if "$ref" in answer:
             answer = described["components"]["responses"][_name(answer["$ref"])]  # noqa: PLW2901  # what it points to
-        [media] = answer.get("content", {"": {}}).values()
+        media = next(iter(answer.get("content", {"": {}}).values()))
         kind = media.get("x-itemSchema") or media.get("schema", {})
         yield _code(status), _kind(kind) if kind else "", _prose(answer["description"])
 

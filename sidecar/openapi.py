@@ -19,6 +19,13 @@ PROBLEM_TYPE: Final = "application/problem+json"
 DESCRIPTION: Final = """\
 What a Celery queue does, as it happens. A reader passes over members and events that it does not know: more
 may come, and none is renamed."""
+# Answered before there is a request to look at, so with no problem.
+_HEAD_TOO_LARGE: Final[JSON] = {
+    "431": {
+        "description": "The head of the request is too large",
+        "content": {"text/plain": {"schema": {"type": "string", "maxLength": 0}}},
+    }
+}
 # What any request may be answered: it is too large, or a fault of the sidecar's own.
 _ANYWHERE: Final = (400, 413, 414, 500)
 # What stands before every route but the open ones.
@@ -72,7 +79,7 @@ def _operation(operation: Operation) -> JSON:
         "summary": operation.text,
         "description": f"Answers {operation.needs.value}.",
         "security": _security(operation),
-        "responses": answers | problems,
+        "responses": answers | problems | _HEAD_TOO_LARGE,
     }
     if operation.parameters:
         described["parameters"] = [_parameter(each) for each in operation.parameters]
@@ -107,6 +114,9 @@ def _answer(answer: Answer) -> JSON:
 
 def _problem(status: int) -> JSON:
     described: JSON = {"description": TITLES[status], "content": {PROBLEM_TYPE: {"schema": ref("Problem")}}}
+    if status == 400:
+        # What is no HTTP, or has an address longer than that, is no request either.
+        described["content"]["text/plain"] = {"schema": {"type": "string"}}
     if status in (429, 503):
         text = f"seconds; {RETRY_AFTER_SECONDS} where Redis is away"
         described["headers"] = {"Retry-After": {"description": text, "schema": {"type": "integer"}}}
