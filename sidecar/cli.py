@@ -14,6 +14,7 @@ from sidecar import log_setup
 from sidecar.health import add_health_command, health
 from sidecar.mint import add_token_command, mint
 from sidecar.settings import SETTINGS, BadSettings, Settings, load, nearest_flag, settings_help, shown, typos
+from sidecar.terminal.commands import COMMANDS, add_command, run
 from sidecar.urls import masked_text
 
 DISTRIBUTION = "celery-sidecar"
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _token(arguments, unknown, os.environ)
     if arguments.command == "health":
         return _health(arguments, unknown, os.environ)
+    if arguments.command in COMMANDS:
+        return _in_terminal(arguments, unknown, os.environ)
     flags = {
         setting.name: getattr(arguments, setting.name) for setting in SETTINGS if setting.name in arguments
     }
@@ -64,6 +67,8 @@ def make_parser() -> argparse.ArgumentParser:
         )
     add_token_command(commands)
     add_health_command(commands)
+    for name in COMMANDS:
+        add_command(commands, name)
     return parser
 
 
@@ -106,6 +111,15 @@ def _health(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mapp
         return 0
     print(f"{DISTRIBUTION}: {what}", file=sys.stderr)
     return EXIT_UNWELL
+
+
+def _in_terminal(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mapping[str, str]) -> int:
+    try:
+        return run(arguments.command, arguments, unknown, environ)
+    except BadSettings as error:
+        return _report(error.mistakes, typos(environ))
+    except ModuleNotFoundError as error:
+        return _report_missing(error)
 
 
 def _settings(flags: Mapping[str, str], unknown: Sequence[str], environ: Mapping[str, str]) -> Settings:

@@ -46,6 +46,8 @@ PLUGIN_VARIABLES: Final = frozenset(
         "SIDECAR_LOG_MAX",
     }
 )
+# Of the commands that ask a sidecar.
+CLIENT_VARIABLES: Final = frozenset({"SIDECAR_URL", "SIDECAR_TOKEN", "SIDECAR_TOKEN_FILE"})
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS: Final = ("text", "json")
 
@@ -308,7 +310,7 @@ def _open_address(values: Mapping[str, Any], mistakes: Mapping[str, str]) -> str
 
 def typos(environ: Mapping[str, str]) -> list[str]:
     """Find variables that look like misspelt settings of the sidecar, one sentence each."""
-    known = {setting.variable for setting in SETTINGS} | PLUGIN_VARIABLES
+    known = {setting.variable for setting in SETTINGS} | PLUGIN_VARIABLES | CLIENT_VARIABLES
     unknown = sorted(name for name in environ if name.startswith(NAMESPACE) and name not in known)
     nearest = {name: nearest_variable(name) for name in unknown}
     return [f"{name} is not a setting; is {right} meant?" for name, right in nearest.items() if right]

@@ -12,7 +12,8 @@ from celery_plugin import contract
 from celery_plugin.contract import Keys
 from celery_plugin.settings import Settings as PluginSettings
 from sidecar.operations import OPERATIONS
-from sidecar.settings import SETTINGS
+from sidecar.settings import CLIENT_VARIABLES, SETTINGS
+from sidecar.terminal.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -62,6 +63,18 @@ def _default(value: object) -> list[str]:
     if isinstance(value, tuple):
         return [",".join(value)]
     return [f"{value:g}" if isinstance(value, float) else str(value)]
+
+
+def test_every_command_is_listed() -> None:
+    """The table of the commands names each command."""
+    listed = {in_backquotes(row[0])[0].split()[-1] for row in table_after("## Commands")}
+    assert {"serve", "token", "health", *COMMANDS} == listed
+
+
+def test_every_variable_of_the_client_is_listed() -> None:
+    """The table of the commands that ask names each variable."""
+    text = (ROOT / "docs" / "terminal.md").read_text()
+    assert set(re.findall(r"^\| `(SIDECAR_\w+)`", text, re.MULTILINE)) == set(CLIENT_VARIABLES)
 
 
 def listed_routes() -> set[str]:

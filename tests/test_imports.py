@@ -92,6 +92,21 @@ MODULES = {
         "subscriber",
         "task_beginning",
         "tasks",
+        "terminal",
+        "terminal.asking",
+        "terminal.commands",
+        "terminal.follow",
+        "terminal.frame",
+        "terminal.lines",
+        "terminal.live",
+        "terminal.output",
+        "terminal.picture",
+        "terminal.plain",
+        "terminal.screen",
+        "terminal.status",
+        "terminal.target",
+        "terminal.text",
+        "terminal.watch",
         "tickets",
         "together",
         "tokens",
@@ -149,6 +164,7 @@ def names(package: str, *without: str) -> frozenset[str]:
 
 SIDECAR = names("sidecar")
 PLUGIN = names("celery_plugin")
+TERMINAL = frozenset(name for name in SIDECAR if name.startswith("sidecar.terminal"))
 CONTRACT = "celery_plugin.contract"
 REDIS_URLS = "celery_plugin.redis_urls"
 CAPTURE = "celery_plugin.capture"
@@ -259,7 +275,8 @@ RULES = [
             "sidecar.setting_values",
             "sidecar.settings",
             "sidecar.urls",
-        },
+        }
+        - TERMINAL,
         "a worker does not have them, and a mistake in the settings is told before they are loaded",
     ),
 ]
