@@ -21,6 +21,9 @@ from typing import Any, Final, NamedTuple
 
 JSON = dict[str, Any]
 
+# Of keys, records and messages; another number where who knows this one would read them wrongly.
+PROTOCOL: Final = 1
+
 # A record or an event is at most this many bytes of UTF-8: a burst of 10,000 tasks stays 10 MB.
 RECORD_MAX_BYTES: Final = 1024
 

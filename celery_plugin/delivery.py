@@ -55,6 +55,8 @@ class Delivery:
         self._announces = False
         self._record_due = False
         self._told: dict[str, Any] = {}
+        # This machine's clock less Redis's, when the worker was announced last.
+        self._clock_ahead: float | None = None
 
     @property
     def waits(self) -> bool:
@@ -119,13 +121,22 @@ class Delivery:
     def _due_record(self) -> list[Arguments]:
         if not (self._announces or self._record_due):
             return []
+        if self._announces:
+            # First: where this fails the record is still due.
+            self._clock_ahead = self._measure_clock()
         self._record_due = False
         members = self._worker.members()
         if not self._announces and members == self._told:
             return []
         self._told = members
-        rest = encode({**members, "timestamp": round(time.time(), 6)})[1:-1]
+        moment = {"clock_ahead_s": self._clock_ahead, "timestamp": round(time.time(), 6)}
+        rest = encode(members | moment)[1:-1]
         return [Other("worker", ("worker", rest)).arguments()]
+
+    def _measure_clock(self) -> float:
+        before = time.time()
+        seconds, micros = self._client.time()
+        return round((before + time.time()) / 2 - seconds - micros / 1e6, 3)
 
     def _on_answer(self, batch: Batch, answer: Answer) -> bool:
         self._batch = self._behind_record(batch) if answer.verdict == "refused" else None

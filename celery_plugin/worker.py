@@ -10,7 +10,8 @@ from typing import Any
 
 import celery
 
-from celery_plugin.contract import JSON
+from celery_plugin import __version__
+from celery_plugin.contract import JSON, PROTOCOL
 from celery_plugin.record import WORKER_MAX_BYTES
 from celery_plugin.texts import fit_text
 
@@ -64,6 +65,8 @@ class WorkerRecord:
             "queues": sorted(app.amqp.queues.consume_from),
             "broker": broker_facts(app),
             "celery_version": celery.__version__,
+            "plugin_version": __version__,
+            "protocol": PROTOCOL,
             "lease_seconds": self._lease_seconds,
             "started_at": round(self._started_at, 6),
             "gave_up": self.gave_up,

@@ -16,22 +16,17 @@ import anyio
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from sidecar.depths import BINDING, carries_tasks
 from sidecar.tracking import Bell, TrackingConnection, connected
 
 logger = logging.getLogger(__name__)
 
-BINDING: Final = "_kombu.binding."
 SCAN_COUNT: Final = 1000
 COALESCE_SECONDS: Final = 0.1
 # A scan visits every key of the database, results of tasks too: where nothing tells of changes it is
 # made this often, and takes at most this share of the time.
 RESCAN_SECONDS: Final = 30.0
 RESCAN_SHARE: Final = 0.02
-
-
-def carries_tasks(name: str) -> bool:
-    """Tell a queue (or exchange) of tasks from Celery's own: remote control, its replies, events."""
-    return not (name.endswith(".pidbox") or name == "celeryev" or name.startswith("celeryev."))
 
 
 class BindingWatcher:

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from sidecar.bindings import BindingWatcher
-from sidecar.depths import BrokerFacts, QueueDepth, Reading, differ, measure, show_the_same
+from sidecar.depths import DEFAULT_QUEUE, BrokerFacts, QueueDepth, Reading, differ, measure, show_the_same
 from sidecar.heads import Heads
 from sidecar.tracking import Bell, TrackingConnection, connected, supervise
 
@@ -25,7 +25,6 @@ __all__ = ["BrokerFacts", "BrokerWatcher", "QueueDepth"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_QUEUE: Final = "celery"
 # A flood of messages is read twenty times a second, not once a message.
 COALESCE_SECONDS: Final = 0.05
 # Tracking is trusted, and checked: some proxies accept it and never push.

@@ -11,9 +11,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_QUEUE: Final = "celery"
+# What begins the name of a set in which kombu keeps the queues of an exchange.
+BINDING: Final = "_kombu.binding."
 
 # The lists to read: key → the queues and steps that it counts for.
 Lists = Mapping[bytes, Iterable[tuple[str, int]]]
+
+
+def carries_tasks(name: str) -> bool:
+    """Tell a queue (or exchange) of tasks from Celery's own: remote control, its replies, events."""
+    return not (name.endswith(".pidbox") or name == "celeryev" or name.startswith("celeryev."))
 
 
 @dataclass(frozen=True)

@@ -273,9 +273,11 @@ def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
     return Settings(**values)
 
 
-def load_only(names: Sequence[str], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Read some settings from the environment, whatever the others are."""
-    values, mistakes = _read([setting for setting in SETTINGS if setting.name in names], {}, environ)
+def load_only(
+    names: Sequence[str], environ: Mapping[str, str], flags: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Read some settings, whatever the others are."""
+    values, mistakes = _read([setting for setting in SETTINGS if setting.name in names], flags or {}, environ)
     if mistakes:
         raise BadSettings(list(mistakes.values()))
     return {name: values.get(name, getattr(Settings(), name)) for name in names}

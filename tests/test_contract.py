@@ -282,7 +282,8 @@ def _worker_operation() -> Other:
     with unstarted_worker(HOSTNAME) as worker:
         members = WorkerRecord(worker, WORKER_ID).members()
     # What differs from machine to machine.
-    members |= {"pid": 4242, "celery_version": "5.7.0", "started_at": AT, "timestamp": AT}
+    members |= {"pid": 4242, "celery_version": "5.7.0", "plugin_version": "0.1.0"}
+    members |= {"started_at": AT, "clock_ahead_s": 0.0, "timestamp": AT}
     return Other("worker", ("worker", encode(members)[1:-1]))
 
 

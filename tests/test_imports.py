@@ -37,6 +37,13 @@ MODULES = {
         "credentials",
         "denials",
         "depths",
+        "doctor",
+        "doctor.broker",
+        "doctor.command",
+        "doctor.findings",
+        "doctor.redis_server",
+        "doctor.rights",
+        "doctor.workers",
         "drain",
         "event_log",
         "feed",
@@ -164,7 +171,7 @@ def names(package: str, *without: str) -> frozenset[str]:
 
 SIDECAR = names("sidecar")
 PLUGIN = names("celery_plugin")
-TERMINAL = frozenset(name for name in SIDECAR if name.startswith("sidecar.terminal"))
+TERMINAL = frozenset(name for name in SIDECAR if name.startswith(("sidecar.terminal", "sidecar.doctor")))
 CONTRACT = "celery_plugin.contract"
 REDIS_URLS = "celery_plugin.redis_urls"
 CAPTURE = "celery_plugin.capture"
@@ -227,12 +234,16 @@ RULES = [
     ),
     only(
         {"celery", "kombu", "billiard"},
-        PLUGIN - {CONTRACT, REDIS_URLS},
-        "the sidecar runs without application code and must start without Celery",
+        (PLUGIN - {CONTRACT, REDIS_URLS}) | {"sidecar.doctor.broker"},
+        "the sidecar runs without application code and must start without Celery; the doctor asks any broker",
     ),
     only(
         {"redis"},
         {
+            "sidecar.doctor.broker",
+            "sidecar.doctor.command",
+            "sidecar.doctor.redis_server",
+            "sidecar.doctor.rights",
             "sidecar.bindings",
             "sidecar.broker",
             "sidecar.connections",

@@ -193,11 +193,16 @@ export interface Worker {
   queues?: string[];
   broker?: Broker;
   celery_version?: string;
+  plugin_version?: string;
+  /** of what its plugin writes */
+  protocol?: number;
   lease_seconds?: number;
   /** seconds since the epoch */
   started_at?: number;
   /** events that it had to give up, since Redis was away too long */
   gave_up?: number;
+  /** its clock less Redis's, when it was announced last */
+  clock_ahead_s?: number | null;
   reason?: string;
   /** seconds since the epoch */
   lost_at?: number | null;
@@ -221,11 +226,16 @@ export interface WorkerRecord {
   queues?: string[];
   broker?: Broker;
   celery_version?: string;
+  plugin_version?: string;
+  /** of what its plugin writes */
+  protocol?: number;
   lease_seconds?: number;
   /** seconds since the epoch */
   started_at?: number;
   /** events that it had to give up, since Redis was away too long */
   gave_up?: number;
+  /** its clock less Redis's, when it was announced last */
+  clock_ahead_s?: number | null;
   reason?: string;
   /** seconds since the epoch */
   lost_at?: number | null;

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sidecar.doctor.command import add_doctor_flags, doctor
 from sidecar.settings import BadSettings
 from sidecar.terminal.output import prepare
 from sidecar.terminal.status import add_status_flags, status
@@ -40,6 +41,14 @@ COMMANDS: Final = {
         "ended by a signal",
         add_watch_flags,
         watch,
+    ),
+    "doctor": Command(
+        "look for what is wrong, and say what to do",
+        "Look at Redis, rights, workers, plugin, clocks, broker and queues, with the settings of serve, and "
+        "at a sidecar where --url names one. It writes nothing.",
+        "0 all is well, 1 warnings, 2 something is broken, or a mistake in flags or variables",
+        add_doctor_flags,
+        doctor,
     ),
 }
 
