@@ -81,14 +81,14 @@ def _serve(flags: Mapping[str, str], unknown: Sequence[str], environ: Mapping[st
     try:
         settings = _settings(flags, unknown, environ)
     except BadSettings as error:
-        return _report(error.mistakes, typos(environ))
+        return report(error.mistakes, typos(environ))
     log_setup.set_up(settings.log_level, settings.log_format)
     for typo in typos(environ):
         _log.warning(typo)
     try:
         from sidecar.server import serve
     except ModuleNotFoundError as error:
-        return _report_missing(error)
+        return report_missing(error)
     return serve(settings)
 
 
@@ -96,9 +96,9 @@ def _token(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mappi
     try:
         print(mint(arguments, unknown, environ))
     except BadSettings as error:
-        return _report(error.mistakes, typos(environ))
+        return report(error.mistakes, typos(environ))
     except ModuleNotFoundError as error:
-        return _report_missing(error)
+        return report_missing(error)
     return 0
 
 
@@ -106,7 +106,7 @@ def _health(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mapp
     try:
         what = health(arguments, unknown, environ)
     except BadSettings as error:
-        return _report(error.mistakes, typos(environ))
+        return report(error.mistakes, typos(environ))
     if what is None:
         return 0
     print(f"{DISTRIBUTION}: {what}", file=sys.stderr)
@@ -117,9 +117,9 @@ def _in_terminal(arguments: argparse.Namespace, unknown: Sequence[str], environ:
     try:
         return run(arguments.command, arguments, unknown, environ)
     except BadSettings as error:
-        return _report(error.mistakes, typos(environ))
+        return report(error.mistakes, typos(environ))
     except ModuleNotFoundError as error:
-        return _report_missing(error)
+        return report_missing(error)
 
 
 def _settings(flags: Mapping[str, str], unknown: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -146,14 +146,15 @@ def _unknown_arguments(arguments: Sequence[str]) -> list[str]:
     return mistakes
 
 
-def _report(mistakes: Sequence[str], warnings: Sequence[str]) -> int:
+def report(mistakes: Sequence[str], warnings: Sequence[str]) -> int:
+    """Say what is wrong with the settings, all at once, and return the exit code for it."""
     count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
     lines = [f"{DISTRIBUTION}: {count} in the settings", *mistakes, *warnings]
     print("\n  ".join(lines), file=sys.stderr)
     return EXIT_MISTAKE
 
 
-def _report_missing(error: ModuleNotFoundError) -> int:
+def report_missing(error: ModuleNotFoundError) -> int:
     """Say what to install; a missing module of the sidecar itself is a bug and stays an error."""
     if error.name is None or error.name.partition(".")[0] in ("sidecar", "celery_plugin"):
         raise error

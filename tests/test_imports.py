@@ -29,6 +29,7 @@ MODULES = {
         "broker",
         "bundle",
         "catching_up",
+        "celery_command",
         "census",
         "cli",
         "connections",
@@ -204,7 +205,7 @@ RULES = [
     ),
     only(
         {REDIS_URLS},
-        {"sidecar.urls"} | (PLUGIN - {CONTRACT}),
+        {"sidecar.urls", "sidecar.celery_command"} | (PLUGIN - {CONTRACT}),
         "both read Celery's URL of a Redis, and one that only one of them understood would split the picture",
     ),
     only(
@@ -214,8 +215,18 @@ RULES = [
     ),
     only(
         {PLUGIN_SETTINGS},
-        {"sidecar.settings"} | (PLUGIN - {CONTRACT}),
+        {"sidecar.settings", "sidecar.celery_command"} | (PLUGIN - {CONTRACT}),
         "what is shown of a task is one setting, with one default and one reading, for both",
+    ),
+    only(
+        {"celery_plugin.state_redis"},
+        {"sidecar.celery_command"} | (PLUGIN - {CONTRACT, REDIS_URLS}),
+        "where the state is, Celery's app says to the plugin and to who looks at it from a terminal",
+    ),
+    only(
+        {"click"},
+        {"sidecar.celery_command"},
+        "it comes with Celery, which the sidecar itself does not need",
     ),
     only(
         PLUGIN - {CONTRACT},
