@@ -14,7 +14,7 @@ ANY_ORIGIN: Final = "*"
 _METHODS: Final = b"GET, HEAD, POST, DELETE"
 # Named, as `*` would not let Authorization pass.
 _REQUEST_HEADERS: Final = b"Authorization, Last-Event-ID"
-_EXPOSED: Final = b"Retry-After, WWW-Authenticate"
+_EXPOSED: Final = b"Retry-After, WWW-Authenticate, X-Request-ID"
 _PREFLIGHT_VARY: Final = b"Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
 PREFLIGHT_SECONDS: Final = 600
 

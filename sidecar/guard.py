@@ -12,6 +12,7 @@ from sidecar.hosts import LOOPBACK_NAMES, AllowedHosts
 from sidecar.principal import Principal, anonymous_principal
 from sidecar.rates import RateLimit, Rates
 from sidecar.request_limits import RequestLimits
+from sidecar.request_log import RequestLog
 from sidecar.scope import ARGS
 from sidecar.settings import Settings
 from sidecar.tickets import Tickets
@@ -34,7 +35,8 @@ def guard(app: ASGIApp, settings: Settings, access: Access) -> ASGIApp:
     app = RequestLimits(app)
     app = Cors(app, settings.cors_origins)
     app = AllowedHosts(app, _hosts(settings))
-    return ResponseHeaders(app)
+    logs = settings.access_log == "on"
+    return ResponseHeaders(app, RequestLog(logs=logs, trusted=settings.trusted_proxies))
 
 
 def _token_keys(settings: Settings) -> tuple[Key, ...]:

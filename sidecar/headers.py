@@ -11,6 +11,8 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sidecar.request_log import RequestLog
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 # Styles may stand in the page: a component puts its own into its shadow.
@@ -29,28 +31,38 @@ _FOUND: Final = "sidecar.found"
 
 
 class ResponseHeaders:
-    """Adds headers to the start of each answer; one that the answer has itself stays as it is."""
+    """Adds headers to the start of each answer; one that the answer has itself stays as it is.
 
-    def __init__(self, app: ASGIApp) -> None:
+    It also lets the log know of each request: it alone sees all of them, and when their streams end.
+    """
+
+    def __init__(self, app: ASGIApp, log: RequestLog | None = None) -> None:
         self._app = app
+        self._log = log or RequestLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with headers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        added: RawHeaders = [*SECURITY]
+        answering = self._log.begin(scope)
+        added: RawHeaders = [*SECURITY, answering.header]
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
+                answering.status = message["status"]
                 message = {**message, "headers": _merged(message.get("headers", ()), added)}
             await send(message)
 
         found: list[ASGIApp] = []
         scope = {**scope, _ADDED: added, _RAW_SEND: send, _FOUND: found}
-        await self._app(scope, receive, send_with_headers)
-        if found:
-            await found[0](scope, receive, send_with_headers)
+        # Here, and not in a layer of its own, whose frame each stream would keep.
+        try:
+            await self._app(scope, receive, send_with_headers)
+            if found:
+                await found[0](scope, receive, send_with_headers)
+        finally:
+            self._log.end(scope, answering)
 
 
 def add_header(scope: Scope, name: bytes, value: bytes) -> None:

@@ -12,6 +12,9 @@ import logging
 import re
 import sys
 from datetime import datetime, timezone
+from typing import Any
+
+from sidecar.request_ids import current
 
 # C0, C1 and DEL; Unicode's line ends; marks that reverse the direction of text; lone surrogates.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -52,7 +55,8 @@ class TextFormatter(logging.Formatter):
     """Formats a record as a line; the lines of a traceback are indented, so none looks like a record."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{_time(record)} {record.levelname} {_source(record)}: {escaped(_message(record))}"
+        request = f" [{request_id}]" if (request_id := current.get()) else ""
+        head = f"{_time(record)} {record.levelname} {_source(record)}{request}: {escaped(_message(record))}"
         trace = _traceback(self, record)
         return "\n".join([head, *("    " + escaped(line) for line in trace.split("\n") if trace)])
 
@@ -61,7 +65,7 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as a JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
+        fields: dict[str, Any] = {
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
@@ -69,6 +73,9 @@ class JsonFormatter(logging.Formatter):
         }
         if process := _process(record):
             fields["process"] = process
+        if request_id := current.get():
+            fields["request_id"] = request_id
+        fields |= _fields(record)
         trace = _traceback(self, record)
         if trace:
             fields["traceback"] = trace
@@ -92,6 +99,14 @@ def _process(record: logging.LogRecord) -> str | None:
 
 def _message(record: logging.LogRecord) -> str:
     return without_credentials(record.getMessage())
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a record has besides its message, for programs."""
+    fields: dict[str, Any] = getattr(record, "fields", {})
+    return {
+        name: without_credentials(value) if type(value) is str else value for name, value in fields.items()
+    }
 
 
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> str:

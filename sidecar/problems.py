@@ -8,6 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from sidecar.request_ids import current
+
 TITLES = {
     400: "Bad parameter",
     401: "Not authenticated",
@@ -68,6 +70,8 @@ def problem(status: int, detail: str, headers: dict[str, str] | None = None, **m
         "detail": detail,
         **more,
     }
+    if request_id := current.get():
+        content["request_id"] = request_id
     return JSONResponse(content, status, headers, media_type="application/problem+json")
 
 

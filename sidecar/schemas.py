@@ -257,6 +257,7 @@ SCHEMAS: Final[JSON] = {
             "detail": text(),
             "code": text("for programs, where the status does not say it all"),
             "parameter": text("what is wrong"),
+            "request_id": text("under which the sidecar's log says more"),
         },
         ("type", "title", "status", "detail"),
         "RFC 9457",

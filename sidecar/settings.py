@@ -50,6 +50,7 @@ PLUGIN_VARIABLES: Final = frozenset(
 CLIENT_VARIABLES: Final = frozenset({"SIDECAR_URL", "SIDECAR_TOKEN", "SIDECAR_TOKEN_FILE"})
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS: Final = ("text", "json")
+ON_OFF: Final = ("on", "off")
 
 # Enough to recognise what was given, too little to flood the terminal.
 _GIVEN_MAX_CHARS = 120
@@ -160,6 +161,13 @@ class Settings:
     )
     log_level: str = _setting("info", one_of("a log level", LOG_LEVELS), "LEVEL", ", ".join(LOG_LEVELS))
     log_format: str = _setting("text", one_of("a log format", LOG_FORMATS), "FORMAT", ", ".join(LOG_FORMATS))
+
+    access_log: str = _setting(
+        "on",
+        one_of("it", ON_OFF),
+        "WORD",
+        "on, off: a line in the log for each request, health checks aside",
+    )
 
     # Who may come in.
     auth_secrets: tuple[str, ...] = _setting(

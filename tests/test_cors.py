@@ -34,7 +34,7 @@ def test_an_allowed_origin(client: Client, path: str, headers: dict[str, str]) -
     assert {
         "access-control-allow-origin": ORIGIN,
         "access-control-allow-credentials": "true",
-        "access-control-expose-headers": "Retry-After, WWW-Authenticate",
+        "access-control-expose-headers": "Retry-After, WWW-Authenticate, X-Request-ID",
     } == cors_of(answer)
     assert "Origin" == answer["vary"]
 

@@ -37,6 +37,7 @@ GOOD = {
     "drain_seconds": ("2.5", 2.5),
     "log_level": ("DEBUG", "debug"),
     "log_format": ("json", "json"),
+    "access_log": ("off", "off"),
     "auth_secrets": (f"{'a' * 32}, {'b' * 32}", ("a" * 32, "b" * 32)),
     "auth_public_key": (str(PUBLIC_KEY), str(PUBLIC_KEY)),
     "auth_audience": ("queue", "queue"),

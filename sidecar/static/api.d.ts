@@ -378,6 +378,8 @@ export interface Problem {
   code?: string;
   /** what is wrong */
   parameter?: string;
+  /** under which the sidecar's log says more */
+  request_id?: string;
 }
 
 /** What is answered where all is well. */
