@@ -9,7 +9,7 @@ from typing import Any
 import jwt
 import pytest
 
-from tests.support.guarded import Client, bearer, serving
+from tests.support.guarded import Client, bearer, serving, without_id
 from tests.support.tokens import OTHER_SECRET, SECRET, ec_key, signed, token
 from tests.test_docs import listed_routes
 
@@ -139,7 +139,7 @@ def test_pending(client: Client, expected: int, read: Any) -> None:
     assert expected == answer.status_code
     if expected == 404:
         unknown = client.get(path, params={"queue": "of_x"}, headers=headers)
-        assert answer.json() == unknown.json() | {"detail": unknown.json()["detail"].replace("of_x", "of_a")}
+        assert without_id(unknown).replace("of_x", "of_a") == without_id(answer)
 
 
 @pytest.mark.parametrize("credential", REFUSED)
@@ -147,7 +147,7 @@ def test_a_refusal_tells_nothing(client: Client, credential: str) -> None:
     """Who is not let in learns nothing, not even whether there is what was asked for."""
     make, _ = CREDENTIALS[credential]
     answers = {
-        client.get(path, **make()).text
+        without_id(client.get(path, **make()))
         for path in ("/api/v1/queue/tasks/a", "/api/v1/queue/tasks/x", "/nothing", "/api/v1/queue/pending")
     }
     assert 1 == len(answers)

@@ -29,6 +29,11 @@ Options = dict[str, Any]
 NO_RATE = "0"
 
 
+def without_id(answer: httpx.Response) -> str:
+    """What is answered, without what each request has of its own."""
+    return answer.text.replace(answer.headers["x-request-id"], "…")
+
+
 class Client(httpx.Client):
     """Asks one sidecar, whatever proxy the environment names."""
 
