@@ -35,12 +35,14 @@ class Builder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._environment = os.environ | {"BUILDAH_ISOLATION": "chroot", "STORAGE_DRIVER": "vfs"}
+        self._environment = os.environ | {"BUILDAH_ISOLATION": "chroot"}
 
     def buildah(self, *arguments: str) -> str:
         """Run it; what it says."""
-        places = ("--root", str(self._folder / "root"), "--runroot", str(self._folder / "run"))
-        return _run(["buildah", *places, *arguments], self._environment)
+        # Plain folders: an overlay would have to be mounted, and stay so when a test is broken off.
+        storage = ("--storage-driver", "vfs", "--root", str(self._folder / "root"))
+        runroot = ("--runroot", str(self._folder / "run"))
+        return _run(["buildah", *storage, *runroot, *arguments], self._environment)
 
     def make_base(self) -> None:
         """Make an image that stands in for python:3-slim."""

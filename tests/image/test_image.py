@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 import pytest
@@ -30,13 +31,15 @@ STATUS = "/api/v1/queue/status"
 
 
 @pytest.fixture(scope="session")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    """Built once."""
+def image() -> Iterator[Image]:
+    """Built once, in a folder that does not outlive the tests: it takes a gigabyte."""
     for program in ("buildah", "debootstrap"):
         need(shutil.which(program), program)
-    builder = Builder(tmp_path_factory.mktemp("image"))
-    builder.make_base()
-    return builder.build()
+    with TemporaryDirectory(prefix="image-", ignore_cleanup_errors=True) as folder:
+        builder = Builder(Path(folder))
+        builder.make_base()
+        yield builder.build()
+        builder.buildah("umount", "--all")
 
 
 @pytest.fixture
