@@ -135,7 +135,7 @@ def test_every_make_target_that_is_named_exists() -> None:
     """The commands of README and CONTRIBUTING are in the Makefile."""
     makefile = (ROOT / "Makefile").read_text()
     text = README + (ROOT / "CONTRIBUTING.md").read_text()
-    named = set(re.findall(r"^\$ make (\w+)|`make (\w+)", text, re.MULTILINE))
+    named = set(re.findall(r"^\$ make ([\w-]+)|`make ([\w-]+)", text, re.MULTILINE))
     targets = {first or second for first, second in named}
     assert targets
     assert [] == [target for target in sorted(targets) if f"\n{target}:" not in makefile]
