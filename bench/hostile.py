@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection
 
 from bench.figures import cpu_seconds, median, percentile, rss_mb
-from bench.ingest import FACTS, STATUSES, Viewers
-from celery_plugin.script import Operation
+from bench.ingest import Viewers, lives
+from bench.meanwhile import meanwhile
 from deploy.demo.ports import HOST, free_port
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl
-from tests.support.batches import step
 from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar, launch_sidecar, wait_until_alive
 from tests.support.writing import worker, writing
@@ -49,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         stack.callback(sidecar.close)
         wait_until_alive(sidecar)
         eventually(lambda: sidecar.get("/readyz").status_code == 200)
-        stack.enter_context(_events(redis.url, arguments.rate))
+        stack.enter_context(meanwhile(_write, redis.url, arguments.rate))
         honest = Honest(sidecar, stack.enter_context(Viewers(sidecar.url, arguments.viewers)))
         honest.watch(arguments.seconds)
         memory = rss_mb(sidecar.pid)
@@ -224,14 +223,9 @@ ATTACKS: dict[str, tuple[Callable[[int], Iterator[None]], float]] = {
 @contextmanager
 def _attack(name: str, port: int) -> Iterator[multiprocessing.sharedctypes.Synchronized[int]]:
     tries = multiprocessing.Value("i", 0)
-    process = multiprocessing.Process(target=_keep_trying, args=(name, port, tries), daemon=True)
-    process.start()
-    eventually(lambda: tries.value > 0)
-    try:
+    with meanwhile(_keep_trying, name, port, tries):
+        eventually(lambda: tries.value > 0)
         yield tries
-    finally:
-        process.kill()
-        process.join()
 
 
 def _keep_trying(name: str, port: int, tries: multiprocessing.sharedctypes.Synchronized[int]) -> None:
@@ -253,33 +247,10 @@ def _keep_trying(name: str, port: int, tries: multiprocessing.sharedctypes.Synch
 # -- what there is to see
 
 
-@contextmanager
-def _events(url: str, rate: int) -> Iterator[None]:
-    process = multiprocessing.Process(target=_write, args=(url, rate), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.kill()
-        process.join()
-
-
 def _write(url: str, rate: int) -> None:
     with writing(url, "one") as sender:
         sender.send(worker("one"))
-        operations, began = _lives(), time.monotonic()
+        operations, began = lives("one"), time.monotonic()
         for count in itertools.count(0, BATCH):
             time.sleep(max(0.0, began + count / rate - time.monotonic()))
             sender.send(*itertools.islice(operations, BATCH))
-
-
-def _lives() -> Iterator[Operation]:
-    for number in itertools.count():
-        for status in STATUSES:
-            yield step(
-                f"{number:012}-4316-90a6-7ab189ebf5b5",
-                status,
-                f"one/{number}",
-                timestamp=time.time(),
-                **FACTS,
-            )

@@ -116,7 +116,7 @@ def _write_all(url: str, rate: int, seconds: float, name: str, written: multipro
     batch, count = int(rate * BATCH_SECONDS), 0
     with writing(url, name) as sender:
         sender.send(worker(name))
-        operations, began = _lives(name), time.monotonic()
+        operations, began = lives(name), time.monotonic()
         while time.monotonic() - began < seconds:
             time.sleep(max(0.0, began + count / rate - time.monotonic()))
             sender.send(*(next(operations) for _ in range(batch)))
@@ -124,7 +124,8 @@ def _write_all(url: str, rate: int, seconds: float, name: str, written: multipro
     written.put(count)
 
 
-def _lives(name: str) -> Iterator[Operation]:
+def lives(name: str) -> Iterator[Operation]:
+    """Tasks of a worker that come, run and end, one after the other; each step has the time of its making."""
     number = 0
     while True:
         number += 1

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +18,7 @@ from celery import Celery
 from redis import Redis
 
 from bench.figures import cpu_seconds, median, percentile, rss_mb
+from bench.meanwhile import meanwhile
 from celery_plugin.script import Operation
 from deploy.demo import child
 from deploy.demo.ports import HOST, free_port
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> None:
         _fill(redis.url, arguments.active, arguments.waiting)
         with _sidecar(redis.url) as sidecar:
             _print_memory(sidecar, "110,000 tasks" if arguments.waiting == 100_000 else "all tasks")
-            with _meanwhile(_send_events, redis.url, arguments.rate):
+            with meanwhile(_send_events, redis.url, arguments.rate):
                 for question in QUESTIONS:
                     _ask(sidecar.port, question, arguments.times, sidecar.pid)
             _print_memory(sidecar, "the questions")
@@ -121,18 +121,6 @@ def _message(number: int) -> bytes:
     properties = {"priority": 0, "body_encoding": "base64"}
     body = {"body": "W1sxXSwge31d" * 20, "content-type": "application/json", "content-encoding": "utf-8"}
     return json.dumps({**body, "headers": headers | shown, "properties": properties}).encode()
-
-
-@contextmanager
-def _meanwhile(send: Callable[[str, int], None], url: str, rate: int) -> Iterator[None]:
-    """Let a process of its own send so many events a second of tasks that come, run and end."""
-    process = multiprocessing.Process(target=send, args=(url, rate), daemon=True)
-    process.start()
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.join()
 
 
 def _send_events(url: str, rate: int) -> None:
@@ -212,7 +200,7 @@ def _flower(url: str, arguments: argparse.Namespace) -> None:
         last = f"waiting-{arguments.waiting - 1}"
         eventually(lambda: _knows(port, last), 300, what="Flower has heard all")
         print(f"Flower: {rss_mb(flower.pid):.0f} MB", flush=True)
-        with _meanwhile(_send_celery_events, url, arguments.rate):
+        with meanwhile(_send_celery_events, url, arguments.rate):
             _ask(port, "/api/tasks?limit=100", max(10, arguments.times // 20), flower.pid)
     finally:
         flower.terminate()

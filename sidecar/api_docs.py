@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from functools import cache
 from html import escape
 from typing import Any, Final
 
@@ -36,7 +35,8 @@ HEADERS: Final = {
 
 def api_endpoints() -> dict[str, Endpoint]:
     """Make the endpoints; what they answer is made now, so that a fault in it is seen at start."""
-    shown, as_page = document(), page()
+    described = make_document()
+    shown, as_page = json.dumps(described, indent=1, ensure_ascii=False).encode(), page(described)
 
     async def openapi(_: Request) -> Response:
         return Response(shown, media_type="application/json", headers={"Cache-Control": "no-cache"})
@@ -47,16 +47,8 @@ def api_endpoints() -> dict[str, Endpoint]:
     return {"openapi": openapi, "api_docs": api_docs}
 
 
-@cache
-def document() -> bytes:
-    """The document as it is sent."""
-    return json.dumps(make_document(), indent=1, ensure_ascii=False).encode()
-
-
-@cache
-def page() -> bytes:
-    """The page as it is sent."""
-    described = make_document()
+def page(described: JSON) -> bytes:
+    """The page as it is sent, of the document."""
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',

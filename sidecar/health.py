@@ -6,13 +6,12 @@ For a container's health check, in an image without curl.
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from typing import Any, Final
 
 from sidecar.settings import BadSettings, load_only
+from sidecar.terminal.asking import NoAnswer, ask
+from sidecar.terminal.target import Target
 
 TIMEOUT_SECONDS: Final = 4.0
 # Where whoever listens on all addresses can be asked.
@@ -35,20 +34,12 @@ def health(arguments: argparse.Namespace, unknown: Sequence[str], environ: Mappi
     if unknown:
         raise BadSettings(["it has no such flag; see --help"])
     settings = load_only(("host", "port"), environ)
-    host, port = _LOOPBACK.get(settings["host"], settings["host"]), settings["port"]
+    # A host that is an address is always answered.
+    host = _LOOPBACK.get(settings["host"], settings["host"])
+    target = Target("http", host, settings["port"])
     path = "/readyz" if arguments.ready else "/livez"
-    with closing(http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)) as connection:
-        try:
-            # A host that is an address is always answered.
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read(10_000)
-        except (OSError, http.client.HTTPException) as error:
-            return f"{host}:{port} does not answer: {error}"
-    return None if answer.status == http.client.OK else f"{path} is {answer.status}{_detail(body)}"
-
-
-def _detail(body: bytes) -> str:
-    with suppress(ValueError, TypeError, KeyError):
-        return f": {json.loads(body)['detail']}"
-    return ""
+    try:
+        ask(target, path, seconds=TIMEOUT_SECONDS)
+    except NoAnswer as error:
+        return f"{target.url}{path}: {error}"
+    return None

@@ -51,7 +51,7 @@ def test_not_ready(start_sidecar: StartSidecar) -> None:
     assert (0, "") == health(SIDECAR_PORT=str(sidecar.port))
     code, said = health("--ready", SIDECAR_PORT=str(sidecar.port))
     assert 1 == code
-    assert "celery-sidecar: /readyz is 503: " in said
+    assert f"celery-sidecar: http://{HOST}:{sidecar.port}/readyz: 503 " in said
 
 
 def test_nobody_there() -> None:
@@ -59,7 +59,7 @@ def test_nobody_there() -> None:
     port = free_port()
     code, said = health(SIDECAR_PORT=str(port))
     assert 1 == code
-    assert f"celery-sidecar: {HOST}:{port} does not answer: " in said
+    assert f"celery-sidecar: http://{HOST}:{port}/livez: Connection refused" in said
 
 
 def test_a_mistake() -> None:

@@ -90,7 +90,7 @@ def test_it_is_shown_to_anybody(start_sidecar: StartSidecar) -> None:
     assert (200, "application/json") == (answer.status_code, answer.headers["content-type"])
     assert make_document() == answer.json()
     shown = sidecar.get("/docs")
-    assert (200, page()) == (shown.status_code, shown.content)
+    assert (200, page(make_document())) == (shown.status_code, shown.content)
     assert "<script" not in shown.text
     [style] = re.findall(r"<style>(.*?)</style>", shown.text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()

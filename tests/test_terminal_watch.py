@@ -96,7 +96,8 @@ def test_suspended_and_resumed(sidecar: Sidecar) -> None:
         view.until("● live")
         view.type("\x1a")
         eventually(lambda: view.settings == view.current_settings(), what="the terminal is given back")
-        assert view.written.endswith(b"\x1b[?1049l")
+        # Settings are seen at once, what was written only when it has been read.
+        eventually(lambda: view.written.endswith(b"\x1b[?1049l"), what="so is the screen")
         view.screen.reset()
         view.signal(signal.SIGCONT)
         view.until("● live", "q quits")

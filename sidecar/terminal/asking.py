@@ -29,9 +29,9 @@ class NoAnswer(Exception):
         self.final = final
 
 
-def ask(target: Target, path: str) -> JSON:
+def ask(target: Target, path: str, *, seconds: float = ANSWER_SECONDS) -> JSON:
     """Ask one question and return the answer; raises NoAnswer."""
-    response = open_answer(target, path, seconds=ANSWER_SECONDS)
+    response = open_answer(target, path, seconds=seconds)
     try:
         return _object(response.read(ANSWER_MAX_BYTES))
     except (OSError, HTTPException) as error:

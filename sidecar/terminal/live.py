@@ -74,6 +74,7 @@ class _View:
                     return
                 self._screen.wake()
         except Exception as error:
+            # Of this thread nobody would hear it: whoever takes it raises it again.
             self._items.put(error)
             self._screen.wake()
 

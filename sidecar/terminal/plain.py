@@ -1,7 +1,7 @@
 """The stream as lines: for a pipe, a log, or a terminal that cannot move its cursor.
 
 12:00:01 active     app.mail.send  4f6c…  celery@one  queue celery  Running
-12:00:01 figures    total 5, active 2, pending 3, workers 1
+12:00:01 figures    total 5, active 2, pending 3, workers online 1
 12:00:09 connection reconnecting: the connection broke
 """
 
@@ -16,15 +16,16 @@ from celery_plugin.contract import JSON, EventType
 from sidecar.terminal.follow import Item, Link, Message
 from sidecar.terminal.text import clean, clock, duration, number
 
-_FIGURES: Final = (
+# What each of the figures is called, and its member.
+FIGURES: Final = (
     ("total", "total_tasks"),
     ("active", "active_tasks"),
     ("pending", "pending_tasks"),
     ("reserved", "reserved_tasks"),
     ("scheduled", "scheduled_tasks"),
     ("lost", "lost_tasks"),
-    ("failed in 1 h", "failed_last_hour"),
-    ("workers", "workers_online"),
+    ("failed in the last hour", "failed_last_hour"),
+    ("workers online", "workers_online"),
 )
 
 
@@ -83,7 +84,7 @@ def _task(task: JSON) -> str:
 
 
 def _figures(data: JSON) -> str:
-    parts = [f"{name} {number(data.get(key))}" for name, key in _FIGURES if key in data]
+    parts = [f"{name} {number(data.get(key))}" for name, key in FIGURES if key in data]
     queues = [each for each in data.get("queues") or [] if isinstance(each, dict) and each.get("pending")]
     parts += [f"{clean(each.get('name'))}: {number(each['pending'])}" for each in queues]
     return ", ".join(parts)

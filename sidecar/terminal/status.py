@@ -7,28 +7,16 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from typing import Final
 
 from celery_plugin.contract import JSON
 from sidecar.terminal.asking import STATUS, NoAnswer, ask
 from sidecar.terminal.frame import queue_table
 from sidecar.terminal.lines import Line, render
 from sidecar.terminal.output import say, tell_mistake
-from sidecar.terminal.plain import dumped
+from sidecar.terminal.plain import FIGURES, dumped
 from sidecar.terminal.screen import has_colours
 from sidecar.terminal.target import add_target_flags, read_target
 from sidecar.terminal.text import duration, number
-
-_ROWS: Final = (
-    ("total", "total_tasks"),
-    ("active", "active_tasks"),
-    ("pending", "pending_tasks"),
-    ("reserved", "reserved_tasks"),
-    ("scheduled", "scheduled_tasks"),
-    ("lost", "lost_tasks"),
-    ("failed in the last hour", "failed_last_hour"),
-    ("workers online", "workers_online"),
-)
 
 
 def add_status_flags(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +45,7 @@ def status(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _lines(figures: JSON, width: int) -> list[Line]:
     lines: list[Line] = [
         [(f"{name:<24}", ""), (f"{number(figures.get(key)):>10}", "title")]
-        for name, key in _ROWS
+        for name, key in FIGURES
         if key in figures
     ]
     if isinstance(oldest := figures.get("oldest_waiting_s"), int | float):
