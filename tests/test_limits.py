@@ -206,6 +206,7 @@ ODD = {
 
 def test_nothing_is_left_of_them(sidecar: Sidecar, sender: Sender) -> None:
     """A thousand clients that come, ask for something odd or good and go leave no socket and no memory."""
+    before = descriptors(sidecar) + 1
 
     def come_and_go(rounds: int) -> None:
         for _ in range(rounds):
@@ -215,11 +216,14 @@ def test_nothing_is_left_of_them(sidecar: Sidecar, sender: Sender) -> None:
             # How many are there at the same time is to be the same in each round.
             eventually(lambda: descriptors(sidecar) <= before)
 
-    before = descriptors(sidecar) + 1
-    come_and_go(50)
-    memory = rss_mb(sidecar.pid)
-    come_and_go(1000 // len(ODD))
-    assert rss_mb(sidecar.pid) - memory < 3
+    def kept_of_a_thousand() -> float:
+        memory = rss_mb(sidecar.pid)
+        come_and_go(1000 // len(ODD))
+        return rss_mb(sidecar.pid) - memory
+
+    # What a crowd needs at one time stays with the allocator, and it takes some thousands to meet the largest
+    # crowd; what is left of each client comes with every thousand. 0.5 MB is half a KiB of each.
+    assert any(kept_of_a_thousand() < 0.5 for _ in range(8))
     sender.send(task("a", "active"))
     with sidecar.events() as stream:
         stream.until_type("live")
