@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -87,7 +88,10 @@ class Process:
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {seconds:g} s\n{self.output}") from None
+            standing = "\n".join(_stacks(pid) for pid in (self.pid, *sorted(descendants(self.pid))))
+            raise AssertionError(
+                f"{self.name} did not end within {seconds:g} s\n{self.output}\n{standing}"
+            ) from None
 
     def send_signal(self, number: int) -> None:
         """Send a signal to the process alone."""
@@ -136,6 +140,13 @@ def runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _stacks(pid: int) -> str:
+    """Say where each thread of a Python process stands."""
+    command = [str(Path(sys.executable).with_name("py-spy")), "dump", "--pid", str(pid)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
+    return done.stdout or f"Process {pid}: {done.stderr}"
 
 
 def descendants(pid: int) -> set[int]:
