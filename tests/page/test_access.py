@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Response, expect
 
+from deploy.demo.child import environment
 from deploy.demo.ports import HOST, free_port
 from tests.support.batches import Sender
 from tests.support.browser import Look, card
@@ -15,6 +18,7 @@ from tests.support.deadline import eventually
 from tests.support.foreign_site import Mint, Shop
 from tests.support.home import Home
 from tests.support.sidecar_process import Sidecar
+from tests.support.starters import StartProcess
 from tests.support.tokens import SECRET, token
 from tests.support.writing import life, task
 
@@ -157,3 +161,28 @@ def test_sign_in(look: Look, sender: Sender, sidecar: Sidecar) -> None:
     expect(page.locator(".conn-word")).to_have_text("Live")
     expect(page.locator(".conn-word")).to_have_text("Not signed in")
     expect(field).to_be_visible()
+
+
+@pytest.fixture
+def django_site(start_process: StartProcess, sidecar: Sidecar, shop_port: int, tmp_path: Path) -> str:
+    """The address of a Django site made of the documents; /enter lets in a user with the task `mine`."""
+    command = [sys.executable, "-m", "tests.support.django_site", str(shop_port), str(tmp_path / "database")]
+    env = environment(SIDECAR_URL=sidecar.url, SIDECAR_AUTH_SECRETS=SECRET)
+    start_process(command, name="Django", env=env).wait_for_line("ready")
+    return f"http://{HOST}:{shop_port}"
+
+
+def test_django_site(look: Look, sender: Sender, django_site: str) -> None:
+    """A user sees the tasks that are theirs, and is told when the session with its tokens has ended."""
+    sender.send(task("mine", "active"), task("other", "active"))
+    page = look(f"{django_site}/enter")
+    expect(page.locator("task-progress .state-word")).to_have_text("Active")
+    expect(page.get_by_role("button", name="Queue: at least 1 task")).to_be_visible()
+    page.get_by_role("button", name="Queue: at least 1 task").click()
+    expect(card(page, "mine")).to_be_visible()
+    expect(card(page, "other")).to_have_count(0)
+    page.keyboard.press("Escape")
+    assert "Goodbye" == page.request.get(f"{django_site}/leave").text()
+    # It asks for a token again.
+    page.locator("queue-button").evaluate("button => button.queue.listAll()")
+    expect(page.get_by_role("button", name="Not signed in")).to_be_visible()

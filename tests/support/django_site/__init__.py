@@ -1,0 +1,1 @@
+"""A site of Django with what the documents say about it."""
