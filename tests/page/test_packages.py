@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,15 +15,18 @@ from celery import Celery
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.batches import Sender
-from tests.support.browser import DESKTOP, PHONE, card, open_page
+from tests.support.browser import DESKTOP, PHONE, Look, card, open_page
 from tests.support.foreign_site import Gate, Shop
 from tests.support.needed import need
 from tests.support.sidecar_process import Sidecar
+from tests.support.starters import StartSidecar
+from tests.support.tokens import SECRET
 from tests.support.writing import task
 
 ROOT = Path(__file__).parents[2]
 # Pages ask for them by npm's names; a release that is replaced must not break the tests.
-AXE, REACT, ESBUILD, TYPESCRIPT = "axe-core@4", ("react@19", "react-dom@19"), "esbuild@0", "typescript@5"
+PACKAGES = ("axe-core@4", "react@19", "react-dom@19", "vue@3", "esbuild@0", "typescript@5")
+EMBEDDING = (ROOT / "docs/embedding.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +34,7 @@ def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the tests take from npm."""
     npm = need(shutil.which("npm"), "npm")
     folder = tmp_path_factory.mktemp("npm")
-    command = [
-        npm,
-        "install",
-        "--silent",
-        "--no-audit",
-        "--no-fund",
-        "--prefix",
-        str(folder),
-        AXE,
-        *REACT,
-        ESBUILD,
-        TYPESCRIPT,
-    ]
+    command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode:
         need(None, f"what npm is to bring ({done.stderr.strip()[-200:]})")
@@ -93,34 +86,63 @@ def serious(page: Page) -> list[str]:
     ]
 
 
-def test_react_hook(browser: Browser, sender: Sender, sidecar: Sidecar, npm_folder: Path) -> None:
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_and_the_sign_in(look: Look, start_sidecar: StartSidecar, npm_folder: Path, scheme: str) -> None:
+    """Nor in the form that takes a token, before and after it has refused one."""
+    sidecar = start_sidecar(env={"SIDECAR_AUTH_SECRETS": SECRET})
+    page = look(f"{sidecar.url}/", color_scheme=scheme, bypass_csp=True)
+    page.add_script_tag(content=(npm_folder / "node_modules/axe-core/axe.min.js").read_text())
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert [] == serious(page)
+    page.get_by_label("Token").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).not_to_have_text("")
+    assert [] == serious(page)
+
+
+def example(language: str) -> str:
+    """The first example in a language, with the sidecar's own module."""
+    block = re.search(rf"```{language}\n(.*?)```", EMBEDDING, re.DOTALL)
+    assert block is not None
+    return block[1].replace('"celery-queue-viewer"', f'"{ROOT}/sidecar/static/queue-viewer.js"')
+
+
+def run(folder: Path, *command: str) -> None:
+    """Run a program of npm."""
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120, env=dict(os.environ))
+
+
+def bundled(folder: Path, entry: str, *options: str) -> bytes:
+    """One script of a program and all that it imports."""
+    esbuild = "node_modules/.bin/esbuild"
+    run(folder, esbuild, entry, "--bundle", "--format=esm", "--outfile=bundle.js", *options)
+    return (folder / "bundle.js").read_bytes()
+
+
+@contextmanager
+def application(gate: Gate, script: bytes) -> Iterator[str]:
+    """A site whose page is made by a script."""
+    body = f'<div id="app" data-sidecar="{gate.url}"></div><script type="module" src="/app.js"></script>'
+    with Shop(gate, body, more={"/app.js": ("text/javascript", script)}) as site:
+        yield site.url
+
+
+def test_react_hook(look: Look, sender: Sender, sidecar: Sidecar, npm_folder: Path) -> None:
     """The hook of docs/embedding.md, as it stands there, in a real React page."""
-    blocks = re.findall(r"```jsx\n(.*?)```", (ROOT / "docs/embedding.md").read_text(), re.DOTALL)
-    hook = blocks[0]
+    hook = example("jsx")
     assert len(hook.strip().splitlines()) <= 30
-    (npm_folder / "use-task-queue.js").write_text(
-        hook.replace('"celery-queue-viewer"', f'"{ROOT}/sidecar/static/queue-viewer.js"')
-    )
+    (npm_folder / "use-task-queue.js").write_text(hook)
     (npm_folder / "app.jsx").write_text(REACT_APP)
-    bundle = npm_folder / "bundle.js"
-    esbuild = npm_folder / "node_modules/.bin/esbuild"
-    command = [str(esbuild), "app.jsx", "--bundle", "--format=esm", f"--outfile={bundle}", "--jsx=automatic"]
-    subprocess.run(
-        command, cwd=npm_folder, check=True, capture_output=True, timeout=120, env=dict(os.environ)
-    )
-    more = {"/app.js": ("text/javascript", bundle.read_bytes())}
-    with Gate(sidecar.port) as gate:
-        body = f'<div id="app" data-sidecar="{gate.url}"></div><script type="module" src="/app.js"></script>'
-        with Shop(gate, body, more=more) as site:
-            page = open_page(browser, site.url)
-            expect(page.locator("#total")).to_have_text("0")
-            sender.send(task("one", "active"))
-            expect(page.locator("#total")).to_have_text("1")
-            expect(page.locator("#one")).to_have_text("active")
-            sender.send(task("one", "completed"))
-            expect(page.locator("#one")).to_have_text("completed")
-            assert 1 == gate.issued
-            page.context.close()
+    script = bundled(npm_folder, "app.jsx", "--jsx=automatic")
+    with Gate(sidecar.port) as gate, application(gate, script) as url:
+        page = look(url)
+        expect(page.locator("#total")).to_have_text("0")
+        sender.send(task("one", "active"))
+        expect(page.locator("#total")).to_have_text("1")
+        expect(page.locator("#one")).to_have_text("active")
+        sender.send(task("one", "completed"))
+        expect(page.locator("#one")).to_have_text("completed")
+        assert 1 == gate.issued
 
 
 REACT_APP = """\
@@ -139,6 +161,48 @@ function App() {
 }
 createRoot(root).render(<StrictMode><App /></StrictMode>);
 """
+
+
+def test_vue_component(look: Look, sender: Sender, sidecar: Sidecar, npm_folder: Path) -> None:
+    """The component of docs/embedding.md, as it stands there but for the address, in a real Vue page."""
+    with Gate(sidecar.port) as gate:
+        gate.wants_token = False
+        component = example("vue").replace("https://sidecar.example", gate.url)
+        (npm_folder / "example.vue").write_text(component)
+        (npm_folder / "compile.mjs").write_text(VUE_COMPILER)
+        (npm_folder / "app.js").write_text(VUE_APP)
+        run(npm_folder, "node", "compile.mjs")
+        with application(gate, bundled(npm_folder, "app.js", "--minify", *VUE_FLAGS)) as url:
+            page = look(url)
+            shown = page.locator("#app p")
+            expect(shown).to_have_text("0 active, live")
+            sender.send(task("one", "active"))
+            expect(shown).to_have_text("1 active, live")
+            with page.expect_event("requestfailed", lambda request: "/events" in request.url):
+                page.evaluate("window.app.unmount()")
+            expect(shown).to_have_count(0)
+
+
+VUE_COMPILER = """\
+import { readFileSync, writeFileSync } from "node:fs";
+import { compileScript, parse } from "vue/compiler-sfc";
+
+const { descriptor } = parse(readFileSync("example.vue", "utf8"));
+writeFileSync("example.js", compileScript(descriptor, { id: "example", inlineTemplate: true }).content);
+"""
+VUE_APP = """\
+import { createApp } from "vue";
+import Example from "./example.js";
+
+window.app = createApp(Example);
+window.app.mount("#app");
+"""
+VUE_FLAGS = (
+    '--define:process.env.NODE_ENV="production"',
+    "--define:__VUE_OPTIONS_API__=false",
+    "--define:__VUE_PROD_DEVTOOLS__=false",
+    "--define:__VUE_PROD_HYDRATION_MISMATCH_DETAILS__=false",
+)
 
 
 def test_types(npm_folder: Path) -> None:
