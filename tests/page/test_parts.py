@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 
+from celery import Celery
 from playwright.sync_api import Page, expect
 
 from celery_plugin.script import Other
 from celery_plugin.writer import PROGRESS
 from tests.support.batches import Sender, step
-from tests.support.browser import PHONE, Look, card
+from tests.support.browser import PHONE, Look, card, figure
 from tests.support.foreign_site import Gate
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartSidecar
@@ -58,6 +60,26 @@ def test_what_a_card_shows(sender: Sender, page: Page) -> None:
     row.get_by_role("button", name="Copy the task's id").click()
     expect(row.get_by_role("button", name="Copied")).to_be_visible()
     assert "one" == page.evaluate("navigator.clipboard.readText()")
+
+
+def test_clocks_go_by_the_server(look: Look, sender: Sender, sidecar: Sidecar) -> None:
+    """Where the browser's clock is two hours wrong, how long a task runs is right, and ticks."""
+    page = look("about:blank")
+    page.clock.install(time=time.time() - 7200)
+    page.goto(f"{sidecar.url}/")
+    sender.send(task("one", "active", started_at=time.time() - 61))
+    shown = card(page, "one").locator(".clock")
+    expect(shown).to_have_text(re.compile(r"^1:\d\d$"))
+    page.clock.run_for(60_000)
+    expect(shown).to_have_text(re.compile(r"^2:\d\d$"))
+
+
+def test_oldest_waiting(sender: Sender, page: Page, celery_app: Celery) -> None:
+    """How long what is in the broker has waited at least; nothing where nothing waits."""
+    expect(figure(page, "oldest")).to_have_text("–")
+    celery_app.send_task("tests.add", (1, 2))
+    expect(figure(page, "pending")).to_have_text("1")
+    expect(figure(page, "oldest")).to_have_text(re.compile(r"^≥ 0:\d\d$"))
 
 
 def test_choices(sender: Sender, page: Page) -> None:
