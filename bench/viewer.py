@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import threading
 import time
 
@@ -19,8 +20,10 @@ from tests.support.writing import life, task, worker, writing
 
 EVENTS_PER_TASK = 3  # reserved, active, completed
 BATCHES_A_SECOND = 20
-# By then as many tasks leave the store as come into it.
-WARM_UP_SECONDS = 35
+# The goal, in ms a frame.
+MEDIAN_MS, P99_MS = 20.0, 50.0
+# Of a check, as the machine may be busy with something else for a while.
+ATTEMPTS = 3
 # How long each frame took, from one to the next, as the page sees it.
 WATCH = """() => {
   window.frames = [];
@@ -34,12 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--rate", type=float, default=500, help="events a second")
     parser.add_argument("--seconds", type=float, default=30, help="how long")
+    # By then as many tasks leave the store as come into it.
+    parser.add_argument("--warm-up", type=float, default=35, help="seconds before that")
     parser.add_argument("--waiting", type=int, default=10_000, help="tasks that wait")
     parser.add_argument("--tab", default="Active", help="which tab is shown")
+    parser.add_argument("--check", action="store_true", help="fail where frames take longer than the goal")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Measure and print."""
+    if not any(_is_smooth(arguments) or not arguments.check for _ in range(ATTEMPTS)):
+        sys.exit(f"the goal is a median of {MEDIAN_MS:g} ms and a p99 of {P99_MS:g} ms")
+
+
+def _is_smooth(arguments: argparse.Namespace) -> bool:
     with RedisServer(*acl.arguments()) as redis, writing(redis.url) as sender:
         sender.send(worker(), lease=600.0)
         sidecar = launch_sidecar(acl.as_user(redis.url), port=free_port())
@@ -47,12 +58,12 @@ def run(arguments: argparse.Namespace) -> None:
             wait_until_alive(sidecar)
             with open_browser() as browser:
                 page = open_page(browser, f"{sidecar.url}/")
-                _measure(page, sender, arguments)
+                return _measure(page, sender, arguments)
         finally:
             sidecar.close()
 
 
-def _measure(page: Page, sender: Sender, arguments: argparse.Namespace) -> None:
+def _measure(page: Page, sender: Sender, arguments: argparse.Namespace) -> bool:
     expect(page.locator(".conn-word")).to_have_text("Live")
     for start in range(0, arguments.waiting, 250):
         sender.send(
@@ -66,10 +77,10 @@ def _measure(page: Page, sender: Sender, arguments: argparse.Namespace) -> None:
         session.send("HeapProfiler.collectGarbage")
         return float(session.send("Runtime.getHeapUsage")["usedSize"]) / 1e6
 
-    seconds = arguments.seconds + WARM_UP_SECONDS + 2
+    seconds = arguments.seconds + arguments.warm_up + 2
     feeder = threading.Thread(target=_feed, args=(sender, arguments.rate, seconds), daemon=True)
     feeder.start()
-    page.wait_for_timeout(WARM_UP_SECONDS * 1000)
+    page.wait_for_timeout(arguments.warm_up * 1000)
     before = heap()
     page.evaluate(WATCH)
     page.wait_for_timeout(arguments.seconds * 1000)
@@ -77,10 +88,12 @@ def _measure(page: Page, sender: Sender, arguments: argparse.Namespace) -> None:
     after = heap()
     feeder.join()
     what = f"{arguments.waiting} waiting, {arguments.rate:g} events/s, tab {arguments.tab}"
+    middle, slow = median(frames), percentile(frames, 0.99)
     print(
-        f"{what}: {len(frames)} frames, ms median {median(frames):.1f}, p99 {percentile(frames, 0.99):.1f},"
+        f"{what}: {len(frames)} frames, ms median {middle:.1f}, p99 {slow:.1f},"
         f" max {max(frames):.1f}; heap {before:.1f} MB, then {after:.1f} MB"
     )
+    return middle <= MEDIAN_MS and slow <= P99_MS
 
 
 def _feed(sender: Sender, rate: float, seconds: float) -> None:
