@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, Page, expect
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored
 from tests.support.browser import Look, connection, open_browser, open_page
-from tests.support.deadline import eventually
 from tests.support.home import Home
 from tests.support.sidecar_process import Sidecar
 
@@ -43,7 +42,7 @@ def redis_server(home: Home) -> RedisServer:
 def sidecar(home: Home, sender: Sender, stored: Stored) -> Iterator[Sidecar]:
     """The module's sidecar, which knows the worker of `sender` and nothing else."""
     sidecar = home.sidecar()
-    eventually(lambda: home.knows(stored), what="the sidecar has noticed that Redis is empty")
+    home.settle(stored)
     said = len(sidecar.output)
     yield sidecar
     print(f"--- {sidecar.name}\n{sidecar.output[said:]}")  # pytest shows it where a test fails

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from redis import Redis
 
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl
 from tests.support.batches import Stored
+from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar, launch_sidecar, wait_until_alive
+from tests.support.sse import Event
 
 # What the sidecar measures anew now and then, and not with each event.
 MEASURED = {"pending_tasks": 0, "failed_last_hour": 0}
@@ -38,17 +41,20 @@ class Home:
             wait_until_alive(self._sidecar)
         return self._sidecar
 
-    def knows(self, stored: Stored) -> bool:
-        """Whether the sidecar follows the log that stands there, and has measured that nothing else does."""
-        sidecar = self.sidecar()
-        if sidecar.get("/readyz").status_code != 200:
-            return False
+    def settle(self, stored: Stored) -> None:
+        """Wait until the sidecar follows the log that stands there, and knows that nothing else does."""
+        sidecar, epoch, figures = self.sidecar(), stored.log["epoch"], dict[str, Any]()
+        eventually(lambda: sidecar.get("/readyz").status_code == 200)
+
+        def is_settled(event: Event) -> bool:
+            if event.event == "snapshot":
+                figures.update(event.data["queue_status"])
+            elif event.event == "queue_status":
+                figures.update(event.data)
+            return (event.id or "").startswith(epoch) and _is_empty(figures)
+
         with sidecar.events(headers=self._headers) as stream:
-            stream.until_type("live")
-            follows = stream.last_event_id.startswith(stored.log["epoch"])
-        status = sidecar.get("/api/v1/queue/status", headers=self._headers).json()
-        queues = [queue["name"] for queue in status["queues"]]
-        return follows and queues == ["celery"] and MEASURED == {name: status[name] for name in MEASURED}
+            stream.until(is_settled)
 
     def __enter__(self) -> Home:
         return self
@@ -62,3 +68,8 @@ class Home:
     def _close_sidecar(self) -> None:
         if self._sidecar is not None:
             self._sidecar.close()
+
+
+def _is_empty(figures: dict[str, Any]) -> bool:
+    queues = [queue["name"] for queue in figures["queues"]]
+    return queues == ["celery"] and MEASURED == {name: figures[name] for name in MEASURED}
