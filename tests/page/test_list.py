@@ -116,9 +116,9 @@ def test_only_what_is_in_sight_is_in_the_page(sender: Sender, page: Page) -> Non
 
 
 def test_history(sender: Sender, page: Page) -> None:
-    """Finished and failed tasks come from the history, and what ends meanwhile is added at the top."""
+    """Finished and failed tasks come from the history, and what ends meanwhile is added; also searched."""
     sender.send(
-        task("good", "completed", finished_at=1_700_000_000),
+        task("good", "completed", finished_at=1_700_000_000, extra={"args": "('needle',)"}),
         task("bad", "failed", exception="ValueError('no')"),
     )
     page.get_by_role("tab", name="Failed").click()
@@ -129,6 +129,10 @@ def test_history(sender: Sender, page: Page) -> None:
     sender.send(task("later", "active"))
     sender.send(task("later", "completed", finished_at=1_800_000_000))
     expect(card(page, "later")).to_be_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("needle")
+    expect(card(page, "later")).to_have_count(0)
+    expect(card(page, "good")).to_be_visible()
 
 
 def test_page_of_a_task(look: Look, sender: Sender, sidecar: Sidecar) -> None:

@@ -41,6 +41,20 @@ def test_progress_moves(sender: Sender, page: Page) -> None:
     assert abs(width(page, "one") - 0.75) < 0.05
 
 
+def test_selected_text_stays_selected(sender: Sender, page: Page) -> None:
+    """What somebody is about to copy stays selected while tasks come and go, and the same task goes on."""
+    sender.send(step("one", "active", task_name="shop.mail", received_at=1.0, extra={"args": "('needle',)"}))
+    row = card(page, "one")
+    row.locator(".head").click()
+    row.locator(".parameters .value").first.select_text()
+    sender.send(*(task(f"new{number}", "active") for number in range(3)))
+    sender.send(progress("one", 75.0, "Page 3 of 4"), number=0)
+    expect(figure(page, "active")).to_have_text("4")
+    expect(row.locator(".says")).to_contain_text("Page 3 of 4")
+    selected = "viewer => viewer.shadowRoot.getSelection().toString()"
+    assert "needle" in page.locator("queue-viewer").evaluate(selected)
+
+
 def test_what_a_card_shows(sender: Sender, page: Page) -> None:
     """Its name, state, queue, worker and attempt; opened, its id, to be copied, and values, cut if long."""
     facts = {"task_name": "shop.mail.send", "queue": "mail", "attempt": 2, "max_retries": 2}
