@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
+import pytest
 from celery import Celery
 from playwright.sync_api import Page, expect
 
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender
-from tests.support.browser import card, connection, figure
+from tests.support.browser import LONGEST_PAUSE, Look, card, connection, figure
 from tests.support.sidecar_process import Sidecar
 from tests.support.site import SHORT_LEASE
 from tests.support.starters import StartSidecar, StartWorker
@@ -111,6 +113,33 @@ def test_sidecar_killed_and_started_again(
     expect(card(page, "kept")).to_have_attribute("data-status", "active")
     expect(card(page, "ends")).to_have_count(0)
     expect(figure(page, "active")).to_have_text("2")
+
+
+@pytest.mark.parametrize(("target", "event"), [("window", "online"), ("document", "visibilitychange")])
+def test_a_look_at_the_page_reconnects(
+    target: str, event: str, sender: Sender, sidecar: Sidecar, start_sidecar: StartSidecar, look: Look
+) -> None:
+    """Clocks stand while nothing is heard; a new look or network does not wait for the pause's end."""
+    page = look("about:blank")
+    page.clock.install()
+    page.goto(f"{sidecar.url}/")
+    sender.send(task("one", "active", started_at=time.time()))
+    expect(card(page, "one")).to_be_visible()
+    before = clock(page, "one")
+    page.clock.run_for(2000)
+    assert before != clock(page, "one")
+    sidecar.kill()
+    expect(connection(page)).to_have_text("Reconnecting…")
+    before = clock(page, "one")
+    for _ in range(8):
+        with page.expect_event("requestfailed"):
+            page.clock.run_for(LONGEST_PAUSE)
+    assert before == clock(page, "one")
+    start_sidecar(port=sidecar.port)
+    expect(connection(page)).to_have_text("Reconnecting…")
+    page.evaluate(f"{target}.dispatchEvent(new Event('{event}'))")
+    # By itself it would try again after 15 s at the earliest.
+    expect(connection(page)).to_have_text("Live", timeout=10_000)
 
 
 def test_redis_frozen_and_back(redis_server: RedisServer, sender: Sender, page: Page) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from playwright.sync_api import Page, expect
 
 from tests.support.batches import Sender
@@ -137,7 +139,7 @@ def test_history(sender: Sender, page: Page) -> None:
 
 def test_page_of_a_task(look: Look, sender: Sender, sidecar: Sidecar) -> None:
     """Its address shows what failed first, then the timeline with each attempt, and its family."""
-    sender.send(task("root", "active"))
+    sender.send(task("root", "active", started_at=time.time()))
     sender.send(
         task("one", "active", parent_id="root", root_id="root"), task("kid", "active", parent_id="one")
     )
@@ -147,6 +149,9 @@ def test_page_of_a_task(look: Look, sender: Sender, sidecar: Sidecar) -> None:
     expect(page.locator(".timeline li")).to_have_count(2)
     expect(page.locator(".relatives")).to_contain_text("Child")
     page.locator(".relatives button").first.click()
+    ticks = page.locator(".page-clock")
+    for seconds in range(3, 6):
+        expect(ticks).to_have_text(f"0:0{seconds}", timeout=5000)
     expect(page).to_have_url(f"{sidecar.url}/#/tasks/root")
     page.keyboard.press("Escape")
     expect(page.get_by_role("tab", name="Active")).to_be_visible()
@@ -158,5 +163,7 @@ def test_queue_without_workers(sender: Sender, page: Page) -> None:
     sender.client.lpush("orphan", "{}")
     queue = page.locator(".queue", has_text="orphan")
     expect(queue.locator(".who")).to_have_text("No workers")
+    expect(queue.locator(".who")).to_have_attribute("data-warning", "")
     expect(page.locator(".queue", has_text="celery").locator(".who")).to_have_text("1 worker")
+    expect(page.locator(".who[data-warning]")).to_have_count(1)
     expect(figure(page, "pending")).to_have_text("1")

@@ -65,6 +65,9 @@ def test_what_a_card_shows(sender: Sender, page: Page) -> None:
     expect(row.locator(".queue")).to_have_text("mail")
     expect(row.locator(".worker")).to_have_text("celery@one")
     expect(row.locator(".attempt")).to_have_text("2 ⁄ 3")
+    box = row.bounding_box()
+    assert box is not None
+    assert 56 <= box["height"] <= 64
     row.locator(".head").click()
     value = row.locator(".parameters .value")
     expect(value).not_to_contain_text("end")

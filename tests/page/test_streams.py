@@ -7,7 +7,7 @@ import signal
 from playwright.sync_api import Browser, Page, Request, expect
 
 from tests.support.batches import Sender
-from tests.support.browser import Look, card, connection, figure
+from tests.support.browser import LONGEST_PAUSE, Look, card, connection, figure
 from tests.support.deadline import eventually
 from tests.support.foreign_site import ADD_PROGRESS, shop
 from tests.support.sidecar_process import Sidecar
@@ -17,8 +17,6 @@ from tests.support.writing import life, task
 BUTTON = '<queue-button src="{gate}" token-url="/token"></queue-button>'
 INLINE = '<queue-viewer inline src="{gate}" token-url="/token"></queue-viewer>'
 PROGRESS = '<task-progress src="{gate}" token-url="/token" task-id="one"></task-progress>'
-# In ms: no pause is longer, between two attempts.
-LONGEST_PAUSE = 60_000
 
 
 def streams_of(page: Page) -> list[str]:

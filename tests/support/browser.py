@@ -17,6 +17,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
 DESKTOP = {"width": 1280, "height": 800}
 # Several times what anything here takes.
 PATIENCE_MS = 20_000
+# In ms: the viewer makes no longer pause between two attempts.
+LONGEST_PAUSE = 60_000
 PHONE = {"width": 390, "height": 844}
 
 # Opens the page of an address, with the options of a context.
