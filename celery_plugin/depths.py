@@ -20,8 +20,7 @@ from typing import Any, Protocol
 
 from celery_plugin import native
 from celery_plugin.contract import encode
-from celery_plugin.dispatcher import Observe
-from celery_plugin.writer import DEPTH
+from celery_plugin.writer import DEPTH, Observe
 
 logger = logging.getLogger("celery_plugin")
 

@@ -11,11 +11,9 @@ from typing import Any
 
 OFFLINE = "worker-offline"
 
-Observe = Callable[[str, dict[str, Any]], None]
 
-
-def observing(base: type[Any], hostname: str, observe: Observe) -> type[Any]:
-    """Make a dispatcher class that tells ``observe`` when the worker with this hostname goes offline.
+def observing(base: type[Any], hostname: str, went_offline: Callable[[], None]) -> type[Any]:
+    """Make a dispatcher class that tells when the worker with this hostname goes offline.
 
     Producers inside the worker make dispatchers of the same class for ``task-sent``; they carry another
     hostname and observe nothing.
@@ -43,7 +41,7 @@ def observing(base: type[Any], hostname: str, observe: Observe) -> type[Any]:
 
         def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002  # its name in Celery
             if self._observes and type == OFFLINE:
-                observe(type, fields)
+                went_offline()
             return super().send(type, *args, **fields) if self._sends else None
 
     return ObservingDispatcher

@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery import signals
+from celery.bootsteps import CLOSE, TERMINATE
 from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
@@ -29,7 +30,7 @@ from celery_plugin.script import Script
 from celery_plugin.settings import Settings, SettingsError, load
 from celery_plugin.state_redis import Place, find_redis
 from celery_plugin.worker import WorkerRecord, new_worker_id
-from celery_plugin.writer import STOPPING, Writer
+from celery_plugin.writer import STOPPING, UNFETCHED, Writer
 
 logger = logging.getLogger("celery_plugin")
 
@@ -86,7 +87,7 @@ class _Watcher:
         """Begin to watch; the writer's thread starts when the pool has forked its children."""
         events = self._worker.app.events
         base = symbol_by_name(events.dispatcher_cls)
-        events.dispatcher_cls = observing(base, self._hostname, self._observe)
+        events.dispatcher_cls = observing(base, self._hostname, self._offline)
         # Celery keeps the class once it was asked for.
         events.__dict__.pop("Dispatcher", None)
         lend_dispatcher(self._worker.consumer)
@@ -135,6 +136,11 @@ class _Watcher:
         if sender.hostname == self._hostname and {"id", "task"} <= set(message.headers or ()):
             run = self._run({**message.headers, "delivery_info": _delivery(message)})
             self._tell_unreceived(run, "task-rejected", {"exception": safe_repr(exc)})
+
+    def _offline(self) -> None:
+        # Celery says so also where it has lost the broker; then it comes back.
+        ends = self._worker.blueprint.state in (CLOSE, TERMINATE)
+        self._observe(STOPPING if ends else UNFETCHED, {})
 
     def _shutting_down(self, **_: Any) -> None:
         if os.getpid() == self._pid:

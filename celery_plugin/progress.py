@@ -25,12 +25,11 @@ from celery._state import get_current_task
 from celery.app.task import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
-from celery_plugin.dispatcher import Observe
 from celery_plugin.progress_meta import Redact, read
 from celery_plugin.progress_reporter import Complaints, Reporter, Send
 from celery_plugin.script import Other, Script
 from celery_plugin.settings import Settings
-from celery_plugin.writer import PROGRESS
+from celery_plugin.writer import PROGRESS, Observe
 
 
 class ToRedis:

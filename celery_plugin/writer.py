@@ -14,6 +14,7 @@ import logging
 import random
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
@@ -44,13 +45,16 @@ LAST_RETRY_SECONDS = 5.0
 LAST_WORDS_SECONDS = 2.0
 COMPARE_SECONDS = 1.0
 
-# Our own observation: the worker was told to stop. Celery's worker-offline comes only with a heartbeat.
+# Our own observations: the worker was told to stop; it has lost the broker, and with it what it had fetched.
 STOPPING = "stopping"
+UNFETCHED = "unfetched"
 # Observations that go to Redis as they are: ``{"of": task id or queue, "json": …}``.
 PROGRESS = "progress"
 DEPTH = "depth"
 
 Observation = tuple[float, str, dict[str, Any], Run | None]
+# How the parts of the plugin that know no run tell something.
+Observe = Callable[[str, dict[str, Any]], None]
 
 
 class Writer:
@@ -166,16 +170,16 @@ class Writer:
                     self._outbox.tell(run)
             elif event in (PROGRESS, DEPTH):
                 self._outbox.add(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
-            elif event in (STOPPING, "worker-offline"):
-                self._begin_to_stop(at)
+            elif event in (STOPPING, UNFETCHED):
+                self._give_back(at, stops=event == STOPPING)
         except Exception:
             # One event that is not understood must not hold up the others.
             logger.exception("celery_plugin: an event is given up: %s", event)
             self._overflow += 1
 
-    def _begin_to_stop(self, at: float) -> None:
-        """Celery takes nothing more; what still runs may end. The lease stays until the process ends."""
-        if self._worker.status == "online":
+    def _give_back(self, at: float, *, stops: bool) -> None:
+        """What was fetched goes back; what runs may end. The lease stays until the process ends."""
+        if stops and self._worker.status == "online":
             self._worker.status, self._chores_at = "stopping", 0.0
         for run in self._tracker.give_back(at):
             self._outbox.tell(run)

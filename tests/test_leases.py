@@ -106,12 +106,16 @@ def test_a_worker_that_was_only_stopped(site: Site) -> None:
     assert [task_id] == site.shown.history
 
 
-def test_a_warm_shutdown_that_takes_long(site: Site) -> None:
+@pytest.mark.parametrize("how", ["by a signal", "by remote control"])
+def test_a_warm_shutdown_that_takes_long(site: Site, how: str) -> None:
     """`stopping` as long as its last task runs, which nobody takes for lost; then offline."""
     stops, _ = _start(site), _start(site)
     task_id = _active_on(site, stops)
     worker_id = site.worker_id(stops)
-    stops.send_signal(signal.SIGTERM)
+    if how == "by a signal":
+        stops.send_signal(signal.SIGTERM)
+    else:
+        site.app.control.shutdown(destination=[stops.hostname])
     eventually(lambda: "stopping" == site.shown.workers[worker_id]["status"])
     since = time.monotonic()
     eventually(lambda: time.monotonic() - since > 2 * LEASE_SECONDS)

@@ -324,6 +324,7 @@ def test_a_broker_connection_that_breaks(own: Site, pool: str) -> None:
     for task_id in {running, *waits, later}.difference(unheard):
         assert "completed" == own.ended(task_id)["status"]
     eventually(lambda: (unheard, {}) == (list(own.shown.active), own.shown.waiting))
+    assert ["online"] == [worker["status"] for worker in own.shown.workers.values()]
     assert "lost" not in [event.get("status") for event in own.shown.events]
 
 
@@ -339,6 +340,8 @@ def test_a_broker_that_restarts(own: Site) -> None:
         client.save()
     own.broker.kill()
     eventually(lambda: {} == own.shown.waiting, what="it is seen that they are gone")
+    # It still runs what it has, and asks for the broker.
+    assert ["online"] == [worker["status"] for worker in own.shown.workers.values()]
     own.broker.start()
     gate.open()
     eventually(lambda: {running, *waits} == set(own.shown.finished))
