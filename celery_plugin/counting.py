@@ -1,9 +1,4 @@
-"""Counters of what tasks did, with the names, labels and buckets that existing dashboards use.
-
-A counter's field in Redis is a JSON array, its name and its labels:
-``["celery_task_started_total","app.add","host","celery"]``. A histogram has a field for each bucket, not
-cumulated, with its upper bound as the last label.
-"""
+"""Counts what tasks did."""
 
 from __future__ import annotations
 
@@ -11,37 +6,26 @@ import json
 from bisect import bisect_left
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
 
+from celery_plugin.counter_names import (
+    FAILED,
+    LOST,
+    OTHER,
+    RECEIVED_TO_STARTED,
+    RUNTIME,
+    RUNTIME_BUCKETS,
+    TOTALS,
+    WAIT_BUCKETS,
+    host_of,
+)
 from celery_plugin.events import exception_class
 from celery_plugin.runs import Run
 from celery_plugin.script import Other
-
-# Of the default buckets of Prometheus's client.
-RUNTIME_BUCKETS: Final = (
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-)  # fmt: skip  # one scale, one line
-WAIT_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
-RUNTIME: Final = "celery_task_runtime"
-# Not celery_task_queue_wait_time: when a message was sent, Celery does not say.
-RECEIVED_TO_STARTED: Final = "celery_task_received_to_started"
-
-TOTALS: Final = {
-    "reserved": "celery_task_received_total",
-    "scheduled": "celery_task_received_total",
-    "active": "celery_task_started_total",
-    "completed": "celery_task_succeeded_total",
-    "failed": "celery_task_failed_total",
-    "retrying": "celery_task_retried_total",
-    "revoked": "celery_task_revoked_total",
-    "rejected": "celery_task_rejected_total",
-}
 
 # A counter's name and its labels; the labels that all have: name, host, queue.
 Field = tuple[str, ...]
 Labels = tuple[str, str, str]
 
-OTHER: Final = "other"
 # Task names of one worker; an application that makes names up must not fill Redis.
 NAMES_MAX = 1000
 EXCEPTIONS_MAX = 200
@@ -86,7 +70,7 @@ class _Series:
         for total, number in self.totals.items():
             yield (total, *self.labels), str(number)
         for exception, number in self.failures.items():
-            yield (TOTALS["failed"], name, host, exception, queue), str(number)
+            yield (FAILED, name, host, exception, queue), str(number)
         if self.waits:
             yield from self.waits.fields(RECEIVED_TO_STARTED, self.labels)
         if self.runtime:
@@ -97,7 +81,7 @@ class Counts:
     """Adds up until the next batch. Belongs to the writer's thread."""
 
     def __init__(self, hostname: str) -> None:
-        self._host = hostname.rpartition("@")[2]
+        self._host = host_of(hostname)
         self._added: dict[tuple[str, str | None], _Series] = {}  # By name and queue.
         self._names: set[tuple[str, str | None]] = set()
         self._exceptions: set[str] = set()
@@ -147,6 +131,11 @@ class Counts:
                 return OTHER
             self._exceptions.add(name)
         return name
+
+
+def lost_field(name: str, hostname: str, queue: str | None) -> tuple[str, str]:
+    """Where a task is counted that its worker has lost, as the script takes it."""
+    return _json_fields((LOST, name, host_of(hostname), queue or ""))
 
 
 @lru_cache(maxsize=10_000)

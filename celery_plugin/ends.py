@@ -15,6 +15,7 @@ from typing import Any
 from redis import Redis
 
 from celery_plugin.contract import EXTRA_FIELDS, JSON, RANK_ENDED, Keys, encode
+from celery_plugin.counting import lost_field
 from celery_plugin.record import sentence, squeeze
 from celery_plugin.script import Operation, Other, one_step
 from celery_plugin.texts import encode_text
@@ -67,7 +68,9 @@ def _end(task_id: str, run: str, record: JSON, hostname: str, ending: Ending) ->
     worker = encode_text(hostname)
     texts: dict[str, str] = {name: str(record[name]) for name in EXTRA_FIELDS if name in record}
     told = squeeze(members, texts, worker)
-    return one_step(ending.kind, task_id, run, worker, "lost", at, told)
+    ended = one_step(ending.kind, task_id, run, worker, "lost", at, told)
+    ended.counted = lost_field(str(members["task_name"]), hostname, record.get("queue"))
+    return ended
 
 
 def dead_workers_ends(client: Redis, keys: Keys, me: str) -> Iterator[Operation | Other]:

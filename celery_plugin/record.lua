@@ -24,7 +24,8 @@
 --           steps of a run, LF between them: rank status time M MOVING; FACTS and MOVING are REST;
 --           what the run has come to already is left as it is
 --         end  the same; only if that run is still open
---         lost the same; only if it is open and the lease of its worker has ended
+--         lost the same; only if it is open and the lease of its worker has ended; then counted, too:
+--           other TAB field, as below, or TAB alone
 --         progress {"message":M,…} task-id
 --         worker REST          the record of this worker
 --         gone worker-id REST  the record of another one, whose lease has ended
@@ -327,6 +328,7 @@ local function timeline_of(task)
   return '[' .. before .. (before == '' and '' or ',') .. table.concat(task.steps, ',') .. ']'
 end
 
+-- Returns whether the run has ended as lost by this.
 local function apply_task(kind, id, step)
   local task = load(id)
   local place, run = find(task, step.id)
@@ -346,6 +348,7 @@ local function apply_task(kind, id, step)
   else
     advance(id, task, place, run, step, previous)
   end
+  return kind == 'lost'
 end
 
 -- Progress is reported by the process that runs the task, and often before the worker has told that it runs.
@@ -387,10 +390,13 @@ local OF_RUN = '^([^\t]*)\t([^\t]*)\t(.*)$'
 local STEP = '(%d)\t(%a+)\t([^\t]*)\t([^\t]*)\t([^\n]*)'
 local function apply_steps(kind, parts, steps, facts, extra)
   local run, worker, id = string.match(parts, OF_RUN)
+  local is_lost
   for rank, status, time, message, moving in string.gmatch(steps, STEP) do
-    apply_task(kind, id, {id = run, rank = tonumber(rank), status = status, worker = worker, time = time,
-      message = message, facts = facts, moving = moving, extra = extra})
+    local step = {id = run, rank = tonumber(rank), status = status, worker = worker, time = time,
+      message = message, facts = facts, moving = moving, extra = extra}
+    is_lost = apply_task(kind, id, step)
   end
+  return is_lost
 end
 
 local IS_STEP = {task = true, ['end'] = true, lost = true}
@@ -398,8 +404,12 @@ local at = 9
 while ARGV[at] do
   local kind, parts = string.match(ARGV[at], '^(%a+)\t(.*)$')
   if IS_STEP[kind] then
-    apply_steps(kind, parts, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    local is_lost = apply_steps(kind, parts, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
     at = at + 3
+    if kind == 'lost' then
+      at = at + 1
+      if is_lost and ARGV[at] ~= '\t' then counts[#counts + 1] = '1\t' .. ARGV[at] end
+    end
   elseif kind == 'count' then
     counts[#counts + 1] = parts
   elseif kind == 'progress' then

@@ -28,7 +28,8 @@ class Operation:
     """Steps of one run, of which facts and extra are the same.
 
     ``task`` counts always, ``end`` only if the run is open, ``lost`` only if also its worker's lease has
-    ended. ``worker``, ``facts`` and ``extra`` are JSON as `record.Told` has it.
+    ended; then ``counted``, two fields of counters, says where. ``worker``, ``facts`` and ``extra`` are JSON
+    as `record.Told` has it.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class Operation:
     facts: str
     extra: str
     steps: list[str]
+    counted: tuple[str, str] = ("", "")
 
     @property
     def key(self) -> str:
@@ -46,12 +48,15 @@ class Operation:
 
     def arguments(self) -> Arguments:
         """As the script reads it; what UTF-8 cannot hold becomes ``?``."""
-        return (
+        arguments = (
             f"{self.kind}\t{self.run}\t{self.worker}\t{self.task_id}".encode("utf-8", "replace"),
             "\n".join(self.steps).encode("utf-8", "replace"),
             self.facts.encode("utf-8", "replace"),
             self.extra.encode("utf-8", "replace"),
         )
+        if self.kind != "lost":
+            return arguments
+        return (*arguments, "\t".join(self.counted).encode("utf-8", "replace"))
 
 
 def step(status: str, at: float, told: Told) -> str:

@@ -131,6 +131,7 @@ MODULES = {
         "capture",
         "connections",
         "contract",
+        "counter_names",
         "counting",
         "delivery",
         "depths",

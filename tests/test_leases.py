@@ -65,6 +65,10 @@ def test_a_worker_that_is_killed(site: Site) -> None:
         )
         assert died - RENEW_SECONDS - SLACK_SECONDS < record["finished_at"] <= died + 0.1
     assert 0 < site.shown.finished[ran]["runtime"]
+    lost = {name: n for name, n in site.shown.counters.items() if name[0] == "celery_task_lost_total"}
+    host = killed.hostname.partition("@")[2]
+    assert {(host, killed.hostname)} == {name[2:] for name in lost}
+    assert {"tests.add": 2, "tests.wait_for_file": 1} == {name[1]: n for name, n in lost.items()}
     eventually(lambda: "offline" == site.shown.workers[site.worker_id(killed)]["status"])
     assert {site.worker_id(other)} == set(site.shown.leases)
     assert {went_on} == set(site.shown.active)
