@@ -31,6 +31,8 @@ class Access:
     tokens: Tokens | None
     tickets: Tickets | None
     anonymous: Principal | None
+    # Paths that are open as well, where the settings say so.
+    opened: frozenset[str] = frozenset()
 
     def principal(self, scope: Scope) -> Principal:
         """Tell who asks; raises Denied."""
@@ -77,7 +79,7 @@ class AccessControl:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        if scope["type"] != "http" or _decides_itself(scope):
+        if scope["type"] != "http" or self._decides_itself(scope):
             await self._app(scope, receive, send)
             return
         try:
@@ -88,13 +90,13 @@ class AccessControl:
             return
         await self._app({**scope, _PRINCIPAL: principal}, receive, send)
 
+    def _decides_itself(self, scope: Scope) -> bool:
+        """Tell whether a route is open, or takes nothing but a header and so looks at it itself."""
+        path = route_path(scope)
+        return is_open(scope) or path in self._access.opened or path in (SESSION, TICKETS)
+
 
 def principal_of(request: Request) -> Principal:
     """Who asks; only behind `AccessControl`, and not on an open path."""
     principal: Principal = request.scope[_PRINCIPAL]
     return principal
-
-
-def _decides_itself(scope: Scope) -> bool:
-    """Tell whether a route is open, or takes nothing but a header and so looks at it itself."""
-    return is_open(scope) or route_path(scope) in (SESSION, TICKETS)

@@ -20,10 +20,11 @@ from sidecar.drain import Drain
 from sidecar.filters import TaskFilter, read_filter
 from sidecar.guard import guard
 from sidecar.history import STATUSES as ENDED_STATUSES
+from sidecar.metrics import Metrics
 from sidecar.pages import read_limit
 from sidecar.parameters import read_wanted, read_wanted_of_task
 from sidecar.principal import Principal
-from sidecar.problems import HANDLERS, Leaving
+from sidecar.problems import HANDLERS, Leaving, problem
 from sidecar.pulse import Pulse
 from sidecar.pump import Pump
 from sidecar.queries import STATUSES as OPEN_STATUSES
@@ -31,7 +32,7 @@ from sidecar.queries import Queries, read_queue
 from sidecar.routing import Endpoint, make_routes
 from sidecar.scoped import within
 from sidecar.sessions import session_endpoints
-from sidecar.settings import Settings
+from sidecar.settings import METRICS_BY_TOKEN, METRICS_OFF, Settings
 from sidecar.status import StatusBoard
 from sidecar.stream import Streams, read_last_event_id
 from sidecar.subscriber import Subscriber
@@ -48,6 +49,7 @@ class Parts:
     drain: Drain
     streams: Streams
     queries: Queries
+    metrics: Metrics
     subscriber: Subscriber
     pulse: Pulse
     broker: BrokerWatcher | None
@@ -90,6 +92,14 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
         principal_of(request).require_everything()
         return JSONResponse(queries.workers(), headers=NO_STORE)
 
+    async def metrics(request: Request) -> Response:
+        if settings.metrics == METRICS_OFF:
+            return problem(404, "SIDECAR_METRICS is off", code="not_configured")
+        if settings.metrics == METRICS_BY_TOKEN:
+            principal_of(request).require_everything()
+        body, media_type = await parts.metrics.text(request.headers.get("accept", ""))
+        return Response(body, media_type=media_type, headers=NO_STORE)
+
     async def livez(_: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=NO_STORE)
 
@@ -124,6 +134,7 @@ def make_app(parts: Parts, settings: Settings, access: Access) -> ASGIApp:
         "pending": pending,
         "history": history,
         "workers": workers,
+        "metrics": metrics,
         **session_endpoints(access),
         "livez": livez,
         "readyz": readyz,

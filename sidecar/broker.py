@@ -19,6 +19,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from sidecar.bindings import BindingWatcher
 from sidecar.depths import DEFAULT_QUEUE, BrokerFacts, QueueDepth, Reading, differ, measure, show_the_same
 from sidecar.heads import Heads
+from sidecar.tally import DRIFT, counts
 from sidecar.tracking import Bell, TrackingConnection, connected, supervise
 
 __all__ = ["BrokerFacts", "BrokerWatcher", "QueueDepth"]
@@ -187,6 +188,7 @@ class BrokerWatcher:
         self._next_check = time.monotonic() + (CHECK_SECONDS if self._tracked else POLL_SECONDS)
 
     def _stop_tracking(self) -> None:
+        counts().add(DRIFT, value="queues")
         self._log_polling("a queue changed and no push said so")
         self._tracked = False
         self._bindings.poll()

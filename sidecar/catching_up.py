@@ -15,6 +15,7 @@ from sidecar.feed import Feed, Link
 from sidecar.front import Front
 from sidecar.lost import View
 from sidecar.store import StoreUnavailable
+from sidecar.tally import CUT, RESETS, SENT, counts
 from sidecar.viewer import Unfinished, Viewer, body, start
 from sidecar.wanted import Piece, Wanted
 
@@ -131,6 +132,8 @@ class CatchingUp:
         beginning = await self._make_beginning(viewer)
         if beginning is None:
             return
+        if reason:
+            counts().add(RESETS, value=reason)
         viewer.came_with, viewer.replayed_to = None, None
         viewer.place, viewer.epoch = beginning.place, beginning.position.epoch
         before = control.starting_over(reason)
@@ -164,12 +167,14 @@ class CatchingUp:
             after = self._figures(viewer) if wanted.has_figures else bare_id(here)
         viewer.place = end
         piece = wanted.join(wanted.passing(frames))
+        counts().add(SENT, piece.events)
         await self._send(viewer, piece.chunk if piece.last else piece.chunk + after, last=piece.last)
 
     async def _follow(self, viewer: Viewer, place: int) -> None:
         end = min(self._front.place, place + PIECE_FRAMES)
         viewer.place = end
         piece = self._piece(viewer.audience, place, end)
+        counts().add(SENT, piece.events)
         await self._send(viewer, piece.chunk, last=piece.last)
 
     def _piece(self, audience: Audience, place: int, end: int) -> Piece:
@@ -204,6 +209,7 @@ class CatchingUp:
             await unfinished
         if patience.cancelled_caught:
             viewer.left = True
+            counts().add(CUT, value="stalled")
             viewer.abort()
 
 

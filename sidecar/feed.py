@@ -15,6 +15,7 @@ import anyio
 from celery_plugin.contract import EventType, LogEntry, Position
 from sidecar.event_log import EventLog
 from sidecar.state import State, Unreadable, read_event, read_object
+from sidecar.tally import REDIS_UP, UNREADABLE, counts
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +82,7 @@ class Feed:
     def pass_over(self, what: str, error: Exception) -> None:
         """Count what cannot be read; it is logged ever less often, as there may be a flood of it."""
         self.unreadable += 1
+        counts().add(UNREADABLE)
         if self.unreadable.bit_count() == 1:
             logger.warning("%s cannot be read, passed over (%d so far): %s", what, self.unreadable, error)
 
@@ -89,6 +91,7 @@ class Feed:
         if link is self.link:
             return
         self.link, self.reason, self.since = link, reason, time.time()
+        counts().put(REDIS_UP, link is Link.LIVE)
         self.wake()
 
     def wake(self) -> None:

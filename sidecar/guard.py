@@ -9,12 +9,13 @@ from sidecar.auth_keys import Key, read_public_keys, secret_keys, ticket_keys
 from sidecar.cors import Cors
 from sidecar.headers import ResponseHeaders
 from sidecar.hosts import LOOPBACK_NAMES, AllowedHosts
+from sidecar.paths import METRICS
 from sidecar.principal import Principal, anonymous_principal
 from sidecar.rates import RateLimit, Rates
 from sidecar.request_limits import RequestLimits
 from sidecar.request_log import RequestLog
 from sidecar.scope import ARGS
-from sidecar.settings import Settings
+from sidecar.settings import METRICS_BY_TOKEN, Settings
 from sidecar.tickets import Tickets
 from sidecar.tokens import Tokens
 
@@ -24,7 +25,9 @@ def make_access(settings: Settings) -> Access:
     tickets = Tickets(ticket_keys(settings.auth_secrets)) if settings.auth_secrets else None
     keys = _token_keys(settings)
     tokens = Tokens(keys, settings.auth_audience) if keys else None
-    return Access(tokens, tickets, _anonymous(settings))
+    # With it off it is open as well: that there is nothing may be known.
+    opened = frozenset() if settings.metrics == METRICS_BY_TOKEN else frozenset({METRICS})
+    return Access(tokens, tickets, _anonymous(settings), opened)
 
 
 def guard(app: ASGIApp, settings: Settings, access: Access) -> ASGIApp:

@@ -11,7 +11,16 @@ from typing import Final
 
 from celery_plugin.contract import JSON
 from sidecar.json_schema import ref
-from sidecar.operations import HTML_TYPE, OPERATIONS, STREAM_TYPE, Answer, Needs, Operation, Parameter
+from sidecar.operations import (
+    HTML_TYPE,
+    OPERATIONS,
+    STREAM_TYPE,
+    TEXT_TYPE,
+    Answer,
+    Needs,
+    Operation,
+    Parameter,
+)
 from sidecar.problems import RETRY_AFTER_SECONDS, TITLES
 from sidecar.schemas import SCHEMAS
 
@@ -104,7 +113,7 @@ def _parameter(parameter: Parameter) -> JSON:
 def _answer(answer: Answer) -> JSON:
     if answer.media_type == STREAM_TYPE:
         content: JSON = {"schema": {"type": "string"}, "x-itemSchema": ref(answer.schema)}
-    elif answer.media_type == HTML_TYPE:
+    elif answer.media_type in (HTML_TYPE, TEXT_TYPE):
         content = {"schema": {"type": "string"}}
     else:
         content = {"schema": ref(answer.schema)}

@@ -17,13 +17,15 @@ from sidecar.history import STATUSES as ENDED_STATUSES
 from sidecar.json_schema import many, text, word
 from sidecar.pages import LIMIT_DEFAULT, LIMIT_MAX
 from sidecar.parameters import ALL, LAST_EVENT_ID, TYPES
-from sidecar.paths import API_DOCS, OPENAPI, SESSION, TICKETS
+from sidecar.paths import API_DOCS, METRICS, OPENAPI, SESSION, TICKETS
 from sidecar.queries import STATUSES as OPEN_STATUSES
 from sidecar.snapshot import WAITING_MAX
 
 JSON_TYPE: Final = "application/json"
 STREAM_TYPE: Final = "text/event-stream"
 HTML_TYPE: Final = "text/html"
+# Also in OpenMetrics, for who asks for that.
+TEXT_TYPE: Final = "text/plain"
 
 
 class Needs(Enum):
@@ -205,6 +207,14 @@ OPERATIONS: Final = (
         (Answer(200, "the workers", "WorkerList"),),
         needs=Needs.EVERYTHING,
         problems=(503,),
+    ),
+    Operation(
+        "metrics",
+        "GET",
+        METRICS,
+        "The metrics; anyone is answered where SIDECAR_METRICS is open",
+        (Answer(200, "for Prometheus", media_type=TEXT_TYPE),),
+        needs=Needs.EVERYTHING,
     ),
     Operation(
         "open_session",

@@ -10,6 +10,7 @@ from starlette.types import Scope
 SESSION: Final = "/api/v1/session"
 TICKETS: Final = "/api/v1/tickets"
 OPENAPI: Final = "/openapi.json"
+METRICS: Final = "/metrics"
 API_DOCS: Final = "/docs"
 # They tell nothing of the queue. Whoever checks the health of a process has no token.
 _OPEN: Final = ("/", "/livez", "/readyz", OPENAPI, API_DOCS)

@@ -40,8 +40,10 @@ _FORK = multiprocessing.get_context("fork")
 class Line:
     """A child's end of the line to its parent."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, number: int) -> None:
         self._end = end
+        # The place that this child has among the others, from 0.
+        self.number = number
 
     def say_listening(self) -> None:
         """Tell the parent that this child serves."""
@@ -67,15 +69,16 @@ Serve = Callable[[Line], int]
 class Child:
     """The parent's view of a process."""
 
-    def __init__(self, name: str, serve: Serve, not_its_own: Sequence[socket.socket]) -> None:
-        self.name = name
+    def __init__(self, number: int, serve: Serve, not_its_own: Sequence[socket.socket]) -> None:
+        self.name = _name(number)
         self.listens = False
         self.started_at = time.monotonic()
         self.line, end = socket.socketpair()
         self.line.setblocking(False)
         # If a child held its parent's ends, no child would notice that the parent has gone.
         not_its_own = [*not_its_own, self.line]
-        self.process = _FORK.Process(name=name, target=_run_child, args=(serve, end, not_its_own))
+        arguments = (serve, end, number, not_its_own)
+        self.process = _FORK.Process(name=self.name, target=_run_child, args=arguments)
         with end:
             try:
                 self.process.start()
@@ -111,10 +114,15 @@ class Child:
 class Place:
     """One of so many: the process that there is, or when the next one is due."""
 
-    name: str
+    number: int
     child: Child | None = None
     deaths: int = 0
     due_at: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return _name(self.number)
 
 
 class Supervisor:
@@ -123,7 +131,7 @@ class Supervisor:
     def __init__(self, count: int, serve: Serve, patience: float) -> None:
         self._serve = serve
         self._patience = patience
-        self._places = [Place(f"process-{number}") for number in range(1, count + 1)]
+        self._places = [Place(number) for number in range(count)]
         self._leaves = False
         self._kill_at = 0.0
         self._code = 0
@@ -152,7 +160,7 @@ class Supervisor:
             if place.child is None and place.due_at <= time.monotonic() and not self._leaves:
                 lines = [child.line for child in self._children()]
                 try:
-                    place.child = Child(place.name, self._serve, [self._woken, self._waker, *lines])
+                    place.child = Child(place.number, self._serve, [self._woken, self._waker, *lines])
                 except OSError as error:
                     self._replace(place, f"cannot be started: {error.strerror}", served=False, lived=0)
 
@@ -237,15 +245,19 @@ def run(count: int, serve: Serve, patience: float) -> int:
     return Supervisor(count, serve, patience).run()
 
 
-def _run_child(serve: Serve, end: socket.socket, not_its_own: Sequence[socket.socket]) -> None:
+def _name(number: int) -> str:
+    return f"process-{number + 1}"
+
+
+def _run_child(serve: Serve, end: socket.socket, number: int, not_its_own: Sequence[socket.socket]) -> None:
     signal.set_wakeup_fd(-1)
     # What reaches every process alike the parent passes on; the server takes SIGTERM once it is there.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
     for each in not_its_own:
         each.close()
     try:
-        code = serve(Line(end))
+        code = serve(Line(end, number))
     except Exception:
         logger.exception("a fault of the sidecar's own")
         code = 1

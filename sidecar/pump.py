@@ -30,6 +30,7 @@ from sidecar.feed import Feed
 from sidecar.figures import Figures
 from sidecar.front import Front
 from sidecar.status import StatusBoard
+from sidecar.tally import CUT, SENT, counts
 from sidecar.viewer import Unfinished, Viewer, body, chunk_of
 from sidecar.wanted import Piece
 
@@ -160,7 +161,7 @@ class Pump:
         for audience, passing in concerned.items():
             piece = audience.wanted.join(passing)
             if audience.figures in news and audience.wanted.has_figures:
-                piece = Piece(piece.chunk + audience.figures.frame)
+                piece = piece._replace(chunk=piece.chunk + audience.figures.frame)
             gifts.append(Gift(audience, list(audience.in_step), piece))
             # What this sidecar says itself has no id.
             with_id = next((frame for frame in reversed(passing) if not frame.view), None)
@@ -198,6 +199,7 @@ class Pump:
 
     async def _give(self, gift: Gift) -> None:
         message = body(gift.piece.chunk, last=gift.piece.last)
+        counts().add(SENT, gift.piece.events * len(gift.viewers))
         for first in range(0, len(gift.viewers), TURN_VIEWERS):
             viewers = gift.viewers[first : first + TURN_VIEWERS]
             if self._turn + len(viewers) > TURN_VIEWERS:
@@ -262,5 +264,6 @@ class Pump:
 
     def _give_up(self, viewer: Viewer, error: Exception) -> None:
         logger.error("a stream is cut, after a fault of the sidecar's own", exc_info=error)
+        counts().add(CUT, value="fault")
         self._end(viewer)
         viewer.abort()

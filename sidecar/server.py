@@ -34,6 +34,7 @@ from sidecar.http_protocol import HttpProtocol
 from sidecar.limits import Limits, allowed_by_system
 from sidecar.listening import listen, reserve
 from sidecar.lost import View
+from sidecar.metrics import Metrics
 from sidecar.pending import Pending
 from sidecar.pulse import Measured, Pulse
 from sidecar.pump import Pump
@@ -44,6 +45,7 @@ from sidecar.status import StatusBoard
 from sidecar.store import Store
 from sidecar.stream import Streams
 from sidecar.subscriber import Subscriber
+from sidecar.tally import Tally, count_in
 from sidecar.task_beginning import TaskBeginnings, find_nothing
 from sidecar.urls import masked_url
 
@@ -62,20 +64,21 @@ def serve(settings: Settings) -> int:
     except ValueError as error:
         logger.error("the keys of tokens cannot be read: %s", error)
         return 1
+    tally = Tally(settings.workers)
     if settings.workers == 1:
-        return _serve_here(settings, access)
+        return _serve_here(settings, access, tally)
     try:
         reserved = reserve(settings.host, settings.port)
     except OSError as error:
         return _cannot_listen(settings, error)
     with reserved:
         settings = replace(settings, port=reserved.getsockname()[1])
-        return processes.run(
-            settings.workers, partial(_serve_here, settings, access), settings.drain_seconds + END_SECONDS
-        )
+        serve_one = partial(_serve_here, settings, access, tally)
+        return processes.run(settings.workers, serve_one, settings.drain_seconds + END_SECONDS)
 
 
-def _serve_here(settings: Settings, access: Access, line: processes.Line | None = None) -> int:
+def _serve_here(settings: Settings, access: Access, tally: Tally, line: processes.Line | None = None) -> int:
+    count_in(tally, line.number if line is not None else 0)
     try:
         listener = listen(settings.host, settings.port, shares=line is not None)
     except OSError as error:
@@ -160,6 +163,7 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
         drain=drain,
         streams=Streams(pump, audiences, limits, drain, settings.trusted_proxies),
         queries=Queries(feed, status, store, pending),
+        metrics=Metrics(store, feed, status),
         subscriber=Subscriber(subscriptions, keys, store, feed, view),
         pulse=Pulse(store, feed, view, measured, settings.queues),
         broker=watcher,

@@ -51,6 +51,9 @@ CLIENT_VARIABLES: Final = frozenset({"SIDECAR_URL", "SIDECAR_TOKEN", "SIDECAR_TO
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 LOG_FORMATS: Final = ("text", "json")
 ON_OFF: Final = ("on", "off")
+METRICS_BY_TOKEN: Final = "token"  # noqa: S105  # a word
+METRICS_OFF: Final = "off"
+METRICS_WORDS: Final = (METRICS_BY_TOKEN, "open", METRICS_OFF)
 
 # Enough to recognise what was given, too little to flood the terminal.
 _GIVEN_MAX_CHARS = 120
@@ -211,6 +214,12 @@ class Settings:
         "origins whose pages may read, with commas between, e.g. https://app.example.com; * for any, without "
         "cookies",
         default_text="none",
+    )
+    metrics: str = _setting(
+        METRICS_BY_TOKEN,
+        one_of("who may read the metrics", METRICS_WORDS),
+        "WORD",
+        "who may read /metrics: token, who may read everything; open, anyone; off, nobody",
     )
     rate_limit: float = _setting(
         100.0,

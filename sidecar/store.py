@@ -98,6 +98,16 @@ class Store:
         by_worker = {worker.decode("utf-8", "replace"): end for worker, end in ends}
         return Leases(by_worker, seconds + micros / 1e6, self._position(*log))
 
+    async def counters(self) -> dict[bytes, bytes]:
+        """Every counter by its field; read in steps, so that Redis is not held up."""
+        counters: dict[bytes, bytes] = {}
+        cursor = 0
+        while True:
+            cursor, found = await self._ask(self._client.hscan(self._keys.counters, cursor, count=SCAN_COUNT))
+            counters |= found
+            if not cursor:
+                return counters
+
     async def failures(self, minutes: range) -> int:
         """How many tasks failed in these minutes since the epoch; raises ValueError if that is no number."""
         fields = [f'["failed",{minute}]' for minute in minutes]

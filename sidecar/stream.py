@@ -25,6 +25,7 @@ from sidecar.limits import Limits, overloaded
 from sidecar.problems import BadParameter
 from sidecar.pump import Pump
 from sidecar.snapshot import WAITING_MAX
+from sidecar.tally import OPENED, REFUSED, STREAMS, counts
 from sidecar.viewer import Sender, Viewer, body
 from sidecar.wanted import Wanted
 
@@ -74,13 +75,20 @@ class Streams:
     def enter(self, address: str) -> bytes | None:
         """Count one more stream; where there may be none, give all that it is answered."""
         if self._drain.has_begun:
+            counts().add(REFUSED, value="drain")
             return last_words()
         reason = self._limits.enter(address)
-        return None if reason is None else overloaded(reason)
+        if reason is not None:
+            counts().add(REFUSED, value=reason)
+            return overloaded(reason)
+        counts().add(OPENED)
+        counts().put(STREAMS, self._limits.count)
+        return None
 
     def leave(self, address: str) -> None:
         """A stream that was counted has ended."""
         self._limits.leave(address)
+        counts().put(STREAMS, self._limits.count)
 
     def admit(self, stream: EventStream, send: Send) -> Viewer:
         """Let the pump send a stream, until it is told that the viewer has gone."""

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import random
+import re
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,7 @@ from sidecar.feed import Feed, Link
 from sidecar.lost import View
 from sidecar.state import State, Unreadable, read_event
 from sidecar.store import NOTHING_YET, Store, StoreUnavailable, Trimmed
+from sidecar.tally import BEHIND, DRIFT, EVENTS, LAG, RELOADS, counts
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +38,11 @@ PING_SECONDS = 2.0
 DEAD_SECONDS = 6.0
 # A lost tail, after which nothing comes, is found by nothing but comparing positions.
 CHECK_SECONDS = 5.0
+ON_ITS_WAY_SECONDS = 0.5
 FIRST_RETRY_SECONDS = 0.2
 LAST_RETRY_SECONDS = 2.0
+# It ends each event that a plugin writes; of a batch one is looked at.
+_TIMESTAMP = re.compile(rb'"timestamp":([0-9]{1,10}(?:\.[0-9]{1,9})?)\}$')
 # Above this much to catch up, the state itself is less to read than the log.
 FILL_MAX = 20_000
 
@@ -132,8 +138,23 @@ class Subscriber:
             with anyio.move_on_at(check_at):
                 await self._next_messages()
                 continue
-            await self._catch_up()
+            await self._check()
             check_at = anyio.current_time() + CHECK_SECONDS
+
+    async def _check(self) -> None:
+        """Compare positions; what is on its way is waited for a little, so as to count only what was lost."""
+        target = await self._store.position()
+        counts().put(BEHIND, self._behind(target))
+        with anyio.move_on_after(ON_ITS_WAY_SECONDS):
+            while self._behind(target):
+                await self._next_messages()
+        if self._behind(target):
+            counts().add(DRIFT, value="log")
+        await self._catch_up()
+
+    def _behind(self, target: Position) -> int:
+        position = self._feed.position
+        return max(0, target.offset - position.offset) if target.epoch == position.epoch else 0
 
     async def _next_messages(self) -> None:
         if not self._inbox:
@@ -156,11 +177,19 @@ class Subscriber:
         if first.epoch != self._feed.position.epoch or first.offset > self._feed.position.offset + 1:
             await self._catch_up()
         self._append(entry for entry in entries if first.epoch == self._feed.position.epoch)
+        self._note_lag(entries)
+
+    def _note_lag(self, entries: Sequence[LogEntry]) -> None:
+        match = _TIMESTAMP.search(entries[-1].event) if entries else None
+        if match is not None:
+            counts().observe(LAG, max(0.0, time.time() - float(match[1])))
 
     def _append(self, entries: Iterable[LogEntry]) -> None:
+        before = self._feed.position.offset
         for entry in entries:
             if entry.offset == self._feed.position.offset + 1:
                 self._feed.append(entry)
+        counts().add(EVENTS, max(0, self._feed.position.offset - before))
 
     async def _catch_up(self) -> None:
         """Bring the feed to Redis's position: by what is missing, or by the whole state."""
@@ -185,6 +214,7 @@ class Subscriber:
 
     async def _read_all(self) -> None:
         """Read the state, bring it to one offset with what happened meanwhile, and show it."""
+        counts().add(RELOADS)
         while True:
             begin, state = await self._store.position(), State()
             async for record in self._store.tasks():

@@ -23,10 +23,11 @@ _NARROW_TYPES: Final = (EventType.TASK_STATUS, EventType.QUEUE_STATUS)
 
 
 class Piece(NamedTuple):
-    """Bytes of a stream, and whether nothing follows."""
+    """Bytes of a stream, whether nothing follows, and how many events of the log are in it."""
 
     chunk: bytes
     last: bool = False
+    events: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,9 +105,9 @@ class Wanted:
             else None
         )
         if end is None:
-            return Piece(b"".join([frame.shown(self.form) for frame in frames]))
+            return Piece(b"".join([frame.shown(self.form) for frame in frames]), events=len(frames))
         told = b"".join([frame.shown(self.form) for frame in frames[:end]])
-        return Piece(told + control.end(frames[end - 1].subjects[0]), last=True)
+        return Piece(told + control.end(frames[end - 1].subjects[0]), last=True, events=end)
 
 
 def ends_task(frame: Frame) -> bool:

@@ -80,6 +80,7 @@ ROUTES = {
     ("GET", "/api/v1/queue/history"): ANY,
     ("GET", "/api/v1/queue/tasks/{task_id}"): ONE,
     ("GET", "/api/v1/queue/workers"): ALL,
+    ("GET", "/metrics"): ALL,
     ("POST", "/api/v1/session"): HEADER,
     ("POST", "/api/v1/tickets"): HEADER,
 }

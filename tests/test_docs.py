@@ -10,9 +10,12 @@ import pytest
 
 from celery_plugin import contract
 from celery_plugin.contract import Keys
+from celery_plugin.counter_names import FAILED, FAILED_LABELS, LABELS
 from celery_plugin.settings import Settings as PluginSettings
 from sidecar.operations import OPERATIONS
 from sidecar.settings import CLIENT_VARIABLES, SETTINGS
+from sidecar.tally import FIGURES, Figure
+from sidecar.task_metrics import COUNTED, GAUGES, HISTOGRAMS
 from sidecar.terminal.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,6 +89,23 @@ def test_every_route_is_listed() -> None:
     """The table of the routes names each route of the application."""
     front_end = {"/", "/static/{path:path}"}
     assert {operation.path for operation in OPERATIONS} | front_end == listed_routes()
+
+
+def test_every_metric_is_listed_with_its_kind_and_labels() -> None:
+    """The table of the metrics is what the code makes."""
+    expected = {name: ("counter", FAILED_LABELS if name == FAILED else LABELS) for name in COUNTED}
+    expected |= dict.fromkeys(HISTOGRAMS, ("histogram", LABELS))
+    expected |= {name: ("gauge", labels) for name, (_, labels) in GAUGES.items()}
+    expected |= {each.name: (kind_of(each), (each.label,) if each.label else ()) for each in FIGURES}
+    expected["sidecar_build_info"] = ("gauge", ("version",))
+    rows = table_after("## Metrics")
+    listed = {in_backquotes(row[0])[0]: (row[1], tuple(in_backquotes(row[2]))) for row in rows}
+    assert expected == listed
+
+
+def kind_of(figure: Figure) -> str:
+    """What Prometheus calls it."""
+    return "histogram" if figure.bounds else "gauge" if figure.is_gauge else "counter"
 
 
 def test_every_event_type_is_listed() -> None:

@@ -65,6 +65,7 @@ MODULES = {
         "lost",
         "messages",
         "health",
+        "metrics",
         "mint",
         "openapi",
         "operations",
@@ -100,7 +101,9 @@ MODULES = {
         "stream",
         "subjects",
         "subscriber",
+        "tally",
         "task_beginning",
+        "task_metrics",
         "tasks",
         "terminal",
         "terminal.asking",
@@ -177,12 +180,13 @@ SIDECAR = names("sidecar")
 PLUGIN = names("celery_plugin")
 TERMINAL = frozenset(name for name in SIDECAR if name.startswith(("sidecar.terminal", "sidecar.doctor")))
 CONTRACT = "celery_plugin.contract"
+COUNTER_NAMES = "celery_plugin.counter_names"
 REDIS_URLS = "celery_plugin.redis_urls"
 CAPTURE = "celery_plugin.capture"
 REDACTION = {f"celery_plugin.{name}" for name in ("redact", "redact_names", "redact_reading", "redact_urls")}
 PLUGIN_SETTINGS = "celery_plugin.settings"
 # What worker and sidecar both load.
-SHARED = {CONTRACT, REDIS_URLS, CAPTURE, *REDACTION, PLUGIN_SETTINGS}
+SHARED = {CONTRACT, COUNTER_NAMES, REDIS_URLS, CAPTURE, *REDACTION, PLUGIN_SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,11 @@ RULES = [
         {CONTRACT},
         SIDECAR | PLUGIN,
         "the contract is what both sides agree on, so both may read it",
+    ),
+    only(
+        {COUNTER_NAMES},
+        {"sidecar.task_metrics"} | (PLUGIN - {CONTRACT}),
+        "what one counts the other shows, under the same names and in the same buckets",
     ),
     only(
         {REDIS_URLS},
@@ -281,6 +290,11 @@ RULES = [
         {"cryptography"},
         {"sidecar.auth_keys"},
         "only a public key needs it, and who has secrets alone does not have it",
+    ),
+    only(
+        {"prometheus_client"},
+        {"sidecar.metrics", "sidecar.task_metrics"},
+        "the pieces of the sidecar count in numbers of their own, which several processes can share",
     ),
     only(
         {"jwt"},

@@ -44,6 +44,7 @@ GOOD = {
     "allow_anonymous": ("Read, Args", "read,args"),
     "allowed_hosts": ("Queue.example.com,*.lan", ("queue.example.com", "*.lan")),
     "cors_origins": ("https://a.example,http://b:8080", ("https://a.example", "http://b:8080")),
+    "metrics": ("Open", "open"),
     "rate_limit": ("0.5", 0.5),
 }
 
