@@ -15,6 +15,7 @@ from typing import Any
 from redis import Redis
 
 from celery_plugin.contract import EXTRA_FIELDS, JSON, RANK_ENDED, Keys, encode
+from celery_plugin.counter_names import LABELS, OTHER, host_of
 from celery_plugin.counting import lost_field
 from celery_plugin.record import sentence, squeeze
 from celery_plugin.script import Operation, Other, one_step
@@ -27,6 +28,8 @@ _HEAD_FIELDS = ("type", "status", "worker", "offset", "previous", "progress")
 
 # So long a dead worker is shown, and a depth is kept that nobody measures any more.
 FORGET_SECONDS = 3600.0
+# Of the 50,000 that the script allows.
+COUNTERS_CROWDED = 40_000
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,23 @@ def dead_workers_ends(client: Redis, keys: Keys, me: str) -> Iterator[Operation 
     yield from _stale_depths(client, keys, now)
 
 
+def counters_of_gone_hosts(client: Redis, keys: Keys) -> Iterator[Other]:
+    """Make room where there are nearly too many counters: of hosts of which no worker is remembered.
+
+    A container has a new hostname each time. Without this those of the first ones would stay, and all that
+    came later be `other`.
+    """
+    if client.hlen(keys.counters) <= COUNTERS_CROWDED:
+        return
+    workers = [_object(text) for _, text in client.hscan_iter(keys.workers, count=_SCAN_COUNT)]
+    known = {OTHER, *(host_of(str(record.get("worker"))) for record in workers)}
+    for field, _ in client.hscan_iter(keys.counters, count=_SCAN_COUNT):
+        name = field.decode("utf-8", "replace")
+        labels = _labels(name)
+        if len(labels) >= len(LABELS) and labels[1] not in known:
+            yield Other(f"uncount {name}", ("uncount", name))
+
+
 def _leases(client: Redis, keys: Keys) -> tuple[float, dict[str, float]]:
     pipeline = client.pipeline(transaction=False)
     pipeline.time()
@@ -122,6 +142,14 @@ def _stale_depths(client: Redis, keys: Keys, now: float) -> Iterator[Other]:
         if float(_object(text).get("measured_at") or 0.0) < now - FORGET_SECONDS:
             name = queue.decode("utf-8", "replace")
             yield Other(f"undepth {name}", ("undepth", name))
+
+
+def _labels(counter: str) -> list[Any]:
+    try:
+        found = json.loads(counter)
+    except ValueError:
+        return []
+    return found[1:] if isinstance(found, list) else []
 
 
 def _object(text: Any) -> JSON:

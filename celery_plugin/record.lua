@@ -32,6 +32,7 @@
 --         forget worker-id     a worker that ended long ago
 --         depth JSON queue     how many messages wait in a queue, as the broker of this worker says
 --         undepth queue        that nobody has measured for long
+--         uncount field        a counter of a host that is gone
 --         count n other field  adds to a counter; to `other` where there are too many counters
 -- Returns epoch, offset of the last event, verdict: "applied", "duplicate", "unknown" (applied, but
 -- Redis held no lease of this worker: unless this batch begins with it, say all that you have) or
@@ -423,6 +424,8 @@ while ARGV[at] do
   elseif kind == 'depth' then
     local depth, queue = string.match(parts, '^([^\t]*)\t(.*)$')
     attempt('HSET', DEPTHS, queue, depth)
+  elseif kind == 'uncount' then
+    attempt('HDEL', COUNTERS, parts)
   elseif kind == 'undepth' then
     attempt('HDEL', DEPTHS, parts)
   end

@@ -8,13 +8,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Set
-from itertools import islice
+from itertools import chain, islice
 
 from redis import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from celery_plugin.contract import Keys
-from celery_plugin.ends import Ending, dead_workers_ends, stray_ends
+from celery_plugin.ends import Ending, counters_of_gone_hosts, dead_workers_ends, stray_ends
 from celery_plugin.script import Operation, Other
 from celery_plugin.worker import WorkerRecord
 
@@ -22,6 +22,8 @@ logger = logging.getLogger("celery_plugin")
 
 # So many ends are fetched before they are written.
 STEP = 500
+# How often it is looked whether there are too many counters.
+COUNTERS_SECONDS = 600.0
 
 
 class Search:
@@ -35,6 +37,7 @@ class Search:
         self._strays = False
         self._ends: Iterator[Operation | Other] = iter(())
         self._more_ends = False
+        self._look_at_counters_at = time.monotonic() + COUNTERS_SECONDS
         self._not_before = 0.0
         self._failed = False
 
@@ -50,6 +53,9 @@ class Search:
     def look_for_dead_workers(self) -> None:
         """Find what workers left behind whose lease has ended, from the beginning."""
         self._ends = dead_workers_ends(self._client, self._keys, self._worker.worker_id)
+        if time.monotonic() >= self._look_at_counters_at:
+            self._look_at_counters_at = time.monotonic() + COUNTERS_SECONDS
+            self._ends = chain(self._ends, counters_of_gone_hosts(self._client, self._keys))
         self._more_ends = True
 
     def break_off(self) -> None:

@@ -9,11 +9,16 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from redis import Redis
 
+from celery_plugin import ends
 from celery_plugin.capture import Capture
+from celery_plugin.counter_names import OTHER
 from celery_plugin.counting import EXCEPTIONS_MAX, NAMES_MAX, Counts
 from celery_plugin.events import RECEIVED, Tracker
 from celery_plugin.runs import RunTable, read_run
+from celery_plugin.script import Other
+from tests.support.batches import Sender, Stored, worker_step
 from tests.support.deadline import eventually
 from tests.support.proxy import Proxy
 from tests.support.site import Site, open_site
@@ -185,3 +190,18 @@ def test_each_counter_can_be_counted_as_other() -> None:
         bound = labels[-1:] if name.endswith("_bucket") else []
         assert name == fallback_name
         assert ["other"] * (len(labels) - len(bound)) + bound == fallback_labels
+
+
+def test_counters_of_hosts_that_are_gone_make_room(
+    client: Redis, stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are nearly too many, those go of which no worker is remembered; until then all stay."""
+    one = Sender(client)
+    one.send(worker_step("one", worker="celery@here"))
+    for host in ("here", "gone", OTHER):
+        field, other = (json.dumps([TOTAL("received"), "app.add", each, "celery"]) for each in (host, OTHER))
+        one.send(Other("", ("count", "1", other, field)))
+    assert [] == list(ends.counters_of_gone_hosts(client, stored.keys))
+    monkeypatch.setattr(ends, "COUNTERS_CROWDED", 2)
+    one.send(*ends.counters_of_gone_hosts(client, stored.keys))
+    assert {"here", OTHER} == {name[2] for name in stored.counters}
