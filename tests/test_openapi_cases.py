@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 
+from sidecar.http_protocol import HEAD_MAX_BYTES
 from sidecar.openapi import make_document
 from sidecar.operations import OPERATIONS, Operation
 from tests.support.conforming import Document
@@ -70,7 +71,14 @@ def test_any_request(
     mode = data.draw(st.sampled_from(list(GenerationMode)))
     case = data.draw(SCHEMA[operation.path][operation.method].as_strategy(mode))
     credential = data.draw(st.sampled_from(CREDENTIALS))
-    with send(case, client.sidecar.url, session, credential) as answer:
+    try:
+        sent = send(case, client.sidecar.url, session, credential)
+    except requests.ConnectionError as error:
+        # Who is still sending when it is refused may see the end of the connection before the answer.
+        if error.request is None or len(str(error.request.url)) <= HEAD_MAX_BYTES:
+            raise
+        return
+    with sent as answer:
         if answer.headers.get("content-type", "").startswith("text/event-stream"):
             check_stream(
                 answer, resumes="last_event_id" in str(case.query) or "Last-Event-ID" in case.headers
