@@ -111,6 +111,18 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+# What a Redis Cluster makes the slot of a key from, unless it is empty.
+_HASH_TAG = re.compile(r"[^{]*\{[^}]+\}")
+IN_BRACES: Final = (
+    "in a Redis Cluster a prefix has a part in braces, which puts all of its keys on one node, e.g. {queue}"
+)
+
+
+def is_in_one_slot(prefix: str) -> bool:
+    """Tell whether a Redis Cluster keeps all keys of a prefix on one node, where a script can write them."""
+    return _HASH_TAG.match(prefix) is not None
+
+
 @dataclass(frozen=True)
 class Keys:
     """The names of every key and channel under a prefix.

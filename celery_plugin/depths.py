@@ -1,4 +1,4 @@
-"""How many messages wait in the queues of a broker that the sidecar cannot read itself: not a plain Redis.
+"""How many messages wait in the queues of a broker that the sidecar cannot read itself: not a Redis.
 
 A native thread asks the worker's broker over a connection of its own. Nobody waits for it, neither a task nor
 the end of the worker: where the broker hangs, so does this thread alone, until the broker has been silent for
@@ -111,12 +111,11 @@ class VirtualAsker:
         """Nothing to do: what kombu makes itself needs no goodbye."""
 
 
-# By the type of kombu's driver. Redis: only where Sentinel stands before it, see `asker_of`.
+# By the type of kombu's driver; the lists of a Redis the sidecar reads itself.
 _ASKERS: dict[str, Callable[[Any, Any], Asker]] = {
     "amqp": AmqpAsker,
     "filesystem": VirtualAsker,
     "memory": VirtualAsker,
-    "redis": VirtualAsker,
     "sqs": VirtualAsker,
 }
 
@@ -126,7 +125,7 @@ def asker_of(app: Any) -> tuple[Any, Callable[[Any, Any], Asker]] | None:
     # A heartbeat would have to be sent between two rounds.
     connection = app.connection_for_read(heartbeat=0)
     kind = connection.transport.driver_type
-    if kind == "redis" and connection.transport_cls != "sentinel":
+    if kind == "redis":
         return None
     if kind not in _ASKERS:
         logger.debug("celery_plugin: a broker of type %s does not tell how many messages wait", kind)

@@ -9,7 +9,6 @@ import os
 import weakref
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 from celery import signals
 from celery.bootsteps import CLOSE, TERMINATE
@@ -28,7 +27,7 @@ from celery_plugin.requests import observe_requests
 from celery_plugin.runs import Run, read_run
 from celery_plugin.script import Script
 from celery_plugin.settings import Settings, SettingsError, load
-from celery_plugin.state_redis import Place, find_redis
+from celery_plugin.state_redis import Place, find_redis, named_redis
 from celery_plugin.worker import WorkerRecord, new_worker_id
 from celery_plugin.writer import STOPPING, UNFETCHED, Writer
 
@@ -51,7 +50,7 @@ def _after_setup(sender: str, instance: Any, **_: Any) -> None:
 
 def _watch(worker: Any) -> None:
     settings = load(worker.app.conf)
-    place = Place(settings.redis_url) if settings.redis_url else find_redis(worker.app)
+    place = named_redis(settings) or find_redis(worker.app)
     if place is None:
         logger.error(
             "celery_plugin is off: neither broker nor result backend is Redis; "
@@ -66,7 +65,7 @@ class _Watcher:
     """Ties one worker to its writer."""
 
     def __init__(self, worker: Any, settings: Settings, place: Place) -> None:
-        client = make_client(place.url, place.tls)
+        client = make_client(*place)
         database = client.connection_pool.connection_kwargs.get("db") or 0
         self._worker = worker
         self._pid = os.getpid()
@@ -80,7 +79,7 @@ class _Watcher:
         self._observe = self._writer.observe
         from_child = partial(ToRedis, partial(make_client, *place), script, settings, record.worker_id)
         self._progress = Progress(self._observe, from_child, Redactor(settings.redact).repr_text)
-        logger.info("celery_plugin: writing to %s under %r", _without_password(place.url), settings.prefix)
+        logger.info("celery_plugin: writing to %s under %r", place, settings.prefix)
         self._depths = DepthMeter(worker.app, self._observe, settings.lease_renew_seconds)
 
     def start(self) -> None:
@@ -155,9 +154,3 @@ class _Watcher:
 
 def _delivery(message: Any) -> dict[str, Any]:
     return {**(message.delivery_info or {}), "priority": (message.properties or {}).get("priority")}
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"

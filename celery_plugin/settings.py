@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
-from celery_plugin.contract import EXTRA_FIELDS, check_prefix
+from celery_plugin.contract import EXTRA_FIELDS, IN_BRACES, check_prefix, is_in_one_slot
+from celery_plugin.redis_servers import BadServers, is_cluster, names_servers, read_servers
 from celery_plugin.redis_urls import REDIS_SCHEMES, SOCKET_SCHEME, join, translate
 
 
@@ -32,6 +33,9 @@ def _count(value: Any) -> int:
 
 
 def _redis_url(value: Any) -> str:
+    if names_servers(str(value)):
+        read_servers(str(value))
+        return str(value)
     parts = urlsplit(str(value))
     # Asking for the port raises where it is no number. A # that is not encoded would cut the URL off.
     if parts.scheme not in (*REDIS_SCHEMES, SOCKET_SCHEME) or parts.port == 0 or parts.fragment:
@@ -72,7 +76,7 @@ class Settings:
     redis_url: str | None = _setting(
         None,
         _redis_url,
-        "redis://, rediss:// or unix://",
+        "redis://, rediss://, unix://, sentinel:// or redis+cluster://",
         "Where the state goes; else the broker, else the result backend",
     )
     prefix: str = _setting(
@@ -113,12 +117,16 @@ def load(conf: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Se
             continue
         try:
             values[setting.name] = setting.metadata["parse"](value)
+        except BadServers as error:
+            mistakes.append(f"{name}: {error}")
         except (TypeError, ValueError):
             # The value is left out: a URL may hold a password.
             mistakes.append(f"{name} is not {setting.metadata['expected']}")
     settings = Settings(**values)
     if settings.lease_renew_seconds >= settings.lease_seconds:
         mistakes.append("SIDECAR_LEASE_RENEW_SECONDS must be less than SIDECAR_LEASE_SECONDS")
+    if settings.redis_url and is_cluster(settings.redis_url) and not is_in_one_slot(settings.prefix):
+        mistakes.append(f"SIDECAR_PREFIX: {IN_BRACES}")
     if mistakes:
         raise SettingsError("; ".join(mistakes))
     return settings

@@ -124,8 +124,9 @@ async def _serve(
 
 @asynccontextmanager
 async def _parts(settings: Settings) -> AsyncIterator[Parts]:
-    client = make_client(settings.redis_url)
-    subscriptions = make_client(settings.redis_url, protocol=2)
+    key = Keys(settings.prefix).log
+    client = make_client(settings.redis_url, key=key)
+    subscriptions = make_client(settings.redis_url, protocol=2, key=key)
     broker = _broker_client(settings)
     try:
         yield _wire(settings, client, subscriptions, broker)
@@ -172,7 +173,7 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
 
 def _broker_client(settings: Settings) -> Redis | None:
     if settings.broker_redis_url is None:
-        logger.info("the broker is not Redis: how many tasks wait in it is not known")
+        logger.info("the broker is no Redis that is known: only workers can say how many tasks wait in it")
         return None
     return make_client(settings.broker_redis_url)
 

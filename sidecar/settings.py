@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeVar
 
-from celery_plugin.contract import check_prefix
+from celery_plugin.contract import IN_BRACES, check_prefix, is_in_one_slot
+from celery_plugin.redis_servers import is_cluster
 from celery_plugin.settings import Settings as PluginSettings
 from sidecar.access_settings import (
     check_allow_anonymous,
@@ -283,8 +284,7 @@ class BadSettings(ValueError):
 def load(flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
     """Read every setting: a flag (by the setting's name) beats the environment, which beats the default."""
     values, mistakes = _read(SETTINGS, flags, environ)
-    if mistake := _open_address(values, mistakes):
-        mistakes[""] = mistake
+    mistakes |= _of_several(values, mistakes)
     if mistakes:
         raise BadSettings(list(mistakes.values()))
     return Settings(**values)
@@ -316,6 +316,20 @@ def _read(
             what = source if setting.hidden else f"{source} is {shown(given)}"
             mistakes[setting.name] = f"{what}: {error}"
     return values, mistakes
+
+
+def _of_several(values: Mapping[str, Any], mistakes: Mapping[str, str]) -> dict[str, str]:
+    """The mistakes that lie in what one setting means beside another one."""
+    found = {"guards": _open_address(values, mistakes), "cluster": _scattered(values, mistakes)}
+    return {name: mistake for name, mistake in found.items() if mistake}
+
+
+def _scattered(values: Mapping[str, Any], mistakes: Mapping[str, str]) -> str | None:
+    """Say what is wrong where the keys would lie on several nodes of a Cluster."""
+    prefix = values.get("prefix", Settings.prefix)
+    if "prefix" in mistakes or not is_cluster(values.get("redis_url", "")) or is_in_one_slot(prefix):
+        return None
+    return f"{NAMESPACE}PREFIX is {shown(prefix)}: {IN_BRACES}"
 
 
 def _open_address(values: Mapping[str, Any], mistakes: Mapping[str, str]) -> str | None:

@@ -9,6 +9,16 @@ from __future__ import annotations
 import re
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from celery_plugin.redis_servers import (
+    CLUSTER_SCHEMES,
+    SENTINEL_OPTIONS,
+    SENTINEL_SCHEME,
+    BadServers,
+    is_cluster,
+    names_servers,
+    read_servers,
+    split,
+)
 from celery_plugin.redis_urls import (
     REDIS_SCHEMES,
     SOCKET_SCHEME,
@@ -18,7 +28,11 @@ from celery_plugin.redis_urls import (
     translate,
 )
 
-_EXAMPLES = "redis://host:6379/0, rediss://host:6379/0 (TLS) or unix:///path/redis.sock?db=0"
+_EXAMPLES = (
+    "redis://host:6379/0, rediss://host:6379/0 (TLS), unix:///path/redis.sock?db=0, "
+    "sentinel://one:26379;sentinel://two:26379/0?master_name=mymaster "
+    "or redis+cluster://one:6379;redis+cluster://two:6379"
+)
 _CREDENTIAL = re.compile(r"passw|pwd|secret|token|credential|auth", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=://)")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", re.ASCII)
@@ -36,9 +50,8 @@ def masked_url(url: str) -> str:
     userinfo, at, address = rest.rpartition("@")
     user, colon, _ = userinfo.partition(":")
     # A lone word before the @ is a user's name to redis-py, but as often a password by mistake.
-    visible = f"{user}:***@" if colon else "***@" if at else ""
-    location, question, query = address.partition("?")
-    return f"{scheme}{separator}{visible}{location}{question}{_masked_query(query)}"
+    visible = f"{_masked_options(user)}:***@" if colon else "***@" if at else ""
+    return f"{scheme}{separator}{visible}{_masked_options(address)}"
 
 
 def masked_text(text: str) -> str:
@@ -47,15 +60,13 @@ def masked_text(text: str) -> str:
 
 
 def check_redis_url(text: str) -> str:
-    """Return the URL for redis-py, or raise ValueError with what is allowed."""
+    """Return the URL, or raise ValueError with what is allowed."""
+    if names_servers(text):
+        return _check_servers(text)
     parts = _split(text)
     if parts.scheme not in REDIS_SCHEMES:
         raise _bad_redis_url("its scheme is another" if parts.scheme else "it has no scheme")
-    unknown = sorted(name for name, _ in parse_qsl(parts.query) if name not in options_of(parts.scheme))
-    if unknown:
-        raise _bad_redis_url(
-            f"it has the option {unknown[0]}, allowed are {_listed(options_of(parts.scheme))}"
-        )
+    _check_names(parts, options_of(parts.scheme))
     if parts.scheme == "unix":
         _check_socket(parts)
     else:
@@ -64,12 +75,34 @@ def check_redis_url(text: str) -> str:
     return join(parts)
 
 
+def _check_servers(text: str) -> str:
+    _check_characters(text)
+    try:
+        servers = split(text)
+        read_servers(text)
+    except BadServers as error:
+        raise _bad_redis_url(str(error)) from None
+    for parts in servers:
+        _check_names(parts, _known_options(parts))
+        _check_server(parts)
+        _check_options(dict(parse_qsl(parts.query, keep_blank_values=True)))
+    return text
+
+
+def _known_options(parts: SplitResult) -> frozenset[str]:
+    if parts.scheme == SENTINEL_SCHEME:
+        return options_of("rediss") | SENTINEL_OPTIONS
+    return options_of(CLUSTER_SCHEMES.get(parts.scheme, parts.scheme))
+
+
 def check_broker_url(text: str) -> str:
     """Return the URL, which may be any that Celery takes, or raise ValueError."""
     if not _SCHEME.match(text):
         raise ValueError(
             "a broker URL is what Celery has as broker_url, e.g. redis://host:6379/0 or amqp://host"
         )
+    if is_cluster(text):
+        raise ValueError("Celery has no Redis Cluster for its broker")
     redis_url = redis_url_of_broker(text)
     if redis_url is not None:
         check_redis_url(redis_url)
@@ -77,26 +110,45 @@ def check_broker_url(text: str) -> str:
 
 
 def redis_url_of_broker(text: str) -> str | None:
-    """Turn Celery's URL of a Redis broker into one for redis-py; None for any other broker."""
+    """Turn Celery's URL of a Redis broker into one for a client; None for any other broker."""
     scheme = (_SCHEME.match(text) or [""])[0].lower()
+    if scheme == SENTINEL_SCHEME:
+        return ";".join(join(_without_others(parts)) for parts in split(text))
     if scheme not in (*REDIS_SCHEMES, SOCKET_SCHEME):
         return None
     return join(translate(_split(text)))
 
 
-def _split(text: str) -> SplitResult:
+def _without_others(parts: SplitResult) -> SplitResult:
+    """Kombu passes over what it does not know in a URL, and has options of its own there."""
+    known = _known_options(parts)
+    query = "&".join(pair for pair in parts.query.split("&") if unquote(pair.partition("=")[0]) in known)
+    return parts._replace(query=query)
+
+
+def _check_characters(text: str) -> None:
     # urlsplit takes the rest for a fragment, which drops the host or the database.
     if "#" in text:
         raise _bad_redis_url("it has a # in it")
     # urlsplit drops tabs and line breaks without a word.
     if re.search(r"[\x00-\x20\x7f]", text):
         raise _bad_redis_url("it has a space or a control character in it")
+
+
+def _split(text: str) -> SplitResult:
+    _check_characters(text)
     try:
         parts = urlsplit(text)
         _ = parts.port
     except ValueError:
         raise _bad_redis_url("its host or port cannot be read") from None
     return parts
+
+
+def _check_names(parts: SplitResult, known: frozenset[str]) -> None:
+    unknown = sorted(name for name, _ in parse_qsl(parts.query) if name not in known)
+    if unknown:
+        raise _bad_redis_url(f"it has the option {unknown[0]}, allowed are {_listed(known)}")
 
 
 def _check_server(parts: SplitResult) -> None:
@@ -127,8 +179,9 @@ def _check_options(options: dict[str, str]) -> None:
         raise _bad_redis_url("ssl_cert_reqs is none, optional or required")
 
 
-def _masked_query(query: str) -> str:
-    return "&".join(_masked_option(option) for option in query.split("&"))
+def _masked_options(address: str) -> str:
+    location, question, query = address.partition("?")
+    return location + question + "&".join(_masked_option(option) for option in query.split("&"))
 
 
 def _masked_option(option: str) -> str:

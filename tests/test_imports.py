@@ -61,6 +61,7 @@ MODULES = {
         "json_schema",
         "limits",
         "listening",
+        "located",
         "log_setup",
         "lost",
         "messages",
@@ -142,6 +143,7 @@ MODULES = {
         "ends",
         "events",
         "held",
+        "located",
         "native",
         "outbox",
         "pace",
@@ -155,6 +157,7 @@ MODULES = {
         "redact_names",
         "redact_reading",
         "redact_urls",
+        "redis_servers",
         "redis_urls",
         "requests",
         "runs",
@@ -182,11 +185,12 @@ TERMINAL = frozenset(name for name in SIDECAR if name.startswith(("sidecar.termi
 CONTRACT = "celery_plugin.contract"
 COUNTER_NAMES = "celery_plugin.counter_names"
 REDIS_URLS = "celery_plugin.redis_urls"
+REDIS_SERVERS = "celery_plugin.redis_servers"
 CAPTURE = "celery_plugin.capture"
 REDACTION = {f"celery_plugin.{name}" for name in ("redact", "redact_names", "redact_reading", "redact_urls")}
 PLUGIN_SETTINGS = "celery_plugin.settings"
 # What worker and sidecar both load.
-SHARED = {CONTRACT, COUNTER_NAMES, REDIS_URLS, CAPTURE, *REDACTION, PLUGIN_SETTINGS}
+SHARED = {CONTRACT, COUNTER_NAMES, REDIS_URLS, REDIS_SERVERS, CAPTURE, *REDACTION, PLUGIN_SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -219,6 +223,12 @@ RULES = [
         {REDIS_URLS},
         {"sidecar.urls", "sidecar.celery_command"} | (PLUGIN - {CONTRACT}),
         "both read Celery's URL of a Redis, and one that only one of them understood would split the picture",
+    ),
+    only(
+        {REDIS_SERVERS},
+        {"sidecar.connections", "sidecar.located", "sidecar.settings", "sidecar.urls"}
+        | (PLUGIN - {CONTRACT, REDIS_URLS}),
+        "both find the master and the node by the same questions, or they would look at different servers",
     ),
     only(
         {CAPTURE},
@@ -270,6 +280,7 @@ RULES = [
             "sidecar.bindings",
             "sidecar.broker",
             "sidecar.connections",
+            "sidecar.located",
             "sidecar.pending",
             "sidecar.server",
             "sidecar.store",
@@ -277,6 +288,7 @@ RULES = [
             "sidecar.tracking",
             "sidecar.waiting_lists",
             "celery_plugin.connections",
+            "celery_plugin.located",
             "celery_plugin.script",
             "celery_plugin.ends",
             "celery_plugin.delivery",

@@ -84,7 +84,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         load(conf, environ)
     mistakes = str(refusal.value).split("; ")
     assert mistakes == [
-        "SIDECAR_REDIS_URL is not redis://, rediss:// or unix://",
+        "SIDECAR_REDIS_URL is not redis://, rediss://, unix://, sentinel:// or redis+cluster://",
         "sidecar_prefix is not 1 to 64 of A-Z a-z 0-9 _ . : - { }",
         "SIDECAR_LEASE_SECONDS is not seconds above 0",
         "SIDECAR_LEASE_RENEW_SECONDS is not seconds above 0",
@@ -198,7 +198,20 @@ def test_prefix_and_redis_come_from_the_environment(
 WRONG = {
     "two mistakes": (
         {"SIDECAR_REDIS_URL": "http://:geheim@host", "SIDECAR_PREFIX": "a b"},
-        "SIDECAR_REDIS_URL is not redis://, rediss:// or unix://; SIDECAR_PREFIX is not 1 to 64 of",
+        "SIDECAR_REDIS_URL is not redis://, rediss://, unix://, sentinel:// or redis+cluster://; "
+        "SIDECAR_PREFIX is not 1 to 64 of",
+    ),
+    "a Cluster and another mistake": (
+        {"SIDECAR_REDIS_URL": "redis+cluster://:geheim@a/1;redis+cluster://b", "SIDECAR_LOG_MAX": "x"},
+        "SIDECAR_REDIS_URL: a Cluster has no database but 0; SIDECAR_LOG_MAX is not",
+    ),
+    "a prefix that a Cluster would spread": (
+        {"SIDECAR_REDIS_URL": "redis+cluster://:geheim@a", "SIDECAR_LOG_MAX": "x"},
+        "SIDECAR_LOG_MAX is not a number from 1; SIDECAR_PREFIX: in a Redis Cluster",
+    ),
+    "no master's name": (
+        {"SIDECAR_REDIS_URL": "sentinel://:geheim@a;sentinel://b"},
+        "SIDECAR_REDIS_URL: it does not say the master's name, as ?master_name=mymaster",
     ),
     "an option of no Redis": (
         {"SIDECAR_REDIS_URL": "redis://:geheim@host/0?colour=red"},

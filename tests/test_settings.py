@@ -276,3 +276,15 @@ def test_wrong_value_of_access(name: str, text: str) -> None:
     """What a setting of access cannot be is refused."""
     with pytest.raises(BadSettings, match=f"^--{name.replace('_', '-')} is "):
         load({name: text}, {})
+
+
+def test_a_prefix_for_a_cluster() -> None:
+    """Keys that lie on several nodes cannot be written by one script; told with all other mistakes."""
+    cluster = {"SIDECAR_REDIS_URL": "redis+cluster://:hunter2@a;redis+cluster://b"}
+    with pytest.raises(BadSettings) as error:
+        load({}, cluster | {"SIDECAR_PORT": "x"})
+    port, prefix = error.value.mistakes
+    assert port.startswith("SIDECAR_PORT")
+    assert prefix.startswith("SIDECAR_PREFIX is 'queue': in a Redis Cluster a prefix has a part in braces")
+    settings = load({}, cluster | {"SIDECAR_PREFIX": "{queue}"})
+    assert settings.broker_redis_url is None

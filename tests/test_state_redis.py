@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from celery_plugin.connections import BadUrl, make_client
+from celery_plugin.redis_servers import Sentinels
 from celery_plugin.settings import SettingsError, load
-from celery_plugin.state_redis import Place, find_redis
+from celery_plugin.state_redis import Place, find_redis, named_redis
 from tests.support.tasks_app import make_app
 
 CA = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/ca.pem"}
@@ -35,7 +36,7 @@ CA = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/etc/ca.pem"}
         (Place("unix:///run/redis.sock?db=3"), "redis+socket:///run/redis.sock?virtual_host=3"),
         (Place("unix://:p%40@/run/redis.sock?db=3"), "redis+socket://:p%40@/run/redis.sock?virtual_host=/3"),
         (None, "amqp://host"),
-        (None, "sentinel://a:1;sentinel://b:1"),
+        (None, "sentinel://a:1;sentinel://b:1"),  # Celery itself needs the master's name.
     ],
 )
 def test_the_broker(expected: Place | None, broker: str) -> None:
@@ -61,6 +62,50 @@ def test_the_backend(expected: Place | None, backend: str) -> None:
     assert expected == find_redis(app)
     if expected is not None:
         make_client(*expected)
+
+
+SENTINELS = Sentinels((("a", 1), ("b", 26379)), "mymaster", {"password": "s"})
+
+
+@pytest.mark.parametrize(
+    ("expected", "tls", "url"),
+    [
+        (Place("redis://:p%40w@a:1/3", {}, SENTINELS), {}, "sentinel://:p%40w@a:1/3;sentinel://b/3"),
+        (Place("redis://a:1/0", {}, SENTINELS), {}, "sentinel://a:1;sentinel://:other@b/0?x=1"),
+        (Place("rediss://a:1/0", CA, SENTINELS), CA, "sentinel://a:1;sentinel://b"),
+    ],
+)
+def test_sentinels(expected: Place, tls: dict[str, Any], url: str) -> None:
+    """The master that Celery is told of for the broker, or the results, takes the state."""
+    options = {"master_name": "mymaster", "sentinel_kwargs": {"password": "s"}}
+    broker = make_app(url, broker_transport_options=options, broker_use_ssl=tls or None)
+    assert expected == find_redis(broker)
+    results = {"result_backend_transport_options": options, "redis_backend_use_ssl": tls or None}
+    assert expected == find_redis(make_app("amqp://host", url, **results))
+    make_client(*expected)
+
+
+def test_one_sentinel() -> None:
+    """A single one is no list for kombu, and is found as well."""
+    app = make_app("sentinel://:p%40w@a:1/3", broker_transport_options={"master_name": "m"})
+    assert Place("redis://:p%40w@a:1/3", {}, Sentinels((("a", 1),), "m")) == find_redis(app)
+
+
+@pytest.mark.parametrize(
+    ("expected", "url"),
+    [
+        ("redis://host:1/2", "redis://user:geheim@host:1/2"),
+        (
+            "a:1;b:26379, m",
+            "sentinel://:geheim@a:1;sentinel://:geheim@b?master_name=m&sentinel_password=geheim",
+        ),
+        ("a:6379;[::1]:7000", "redis+cluster://:geheim@a;redis+cluster://:geheim@[::1]:7000"),
+    ],
+)
+def test_a_place_is_shown_without_secrets(expected: str, url: str) -> None:
+    """The line that says where the state goes has nothing of a login."""
+    settings = load(_no_settings(), {"SIDECAR_REDIS_URL": url, "SIDECAR_PREFIX": "{q}"})
+    assert expected == str(named_redis(settings))
 
 
 @pytest.mark.parametrize(

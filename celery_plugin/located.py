@@ -1,0 +1,102 @@
+"""Connections to a server that others name: the master of Sentinels, the node of a Cluster with the keys.
+
+redis-py's own clients for both hide an outage by trying again, and its Cluster client reckons the slot of
+each key. All keys of a prefix are in one slot, so one plain connection will do, if it asks where to each time
+that it is opened. Who meets an error closes it, as the writer does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ConnectionError,  # noqa: A004  # redis-py's
+    MovedError,
+    RedisError,
+    ResponseError,
+)
+from redis.retry import Retry
+
+from celery_plugin.redis_servers import (
+    Address,
+    Away,
+    Found,
+    Moved,
+    NotFound,
+    Question,
+    Refused,
+    Servers,
+)
+
+
+def locate(client: Redis, servers: Servers, limits: Mapping[str, Any]) -> None:
+    """Let the client's connections be opened where the servers say; ``limits`` are of those to Sentinels."""
+    pool = client.connection_pool
+    finder = _Finder(servers, pool.connection_class, dict(pool.connection_kwargs), limits)
+    pool.connection_class = _located(pool.connection_class, finder.find)
+
+
+def _located(base: Any, find: Callable[[], Address]) -> Any:
+    class Located(base):  # type: ignore[misc]  # chosen at run time
+        def _connect(self) -> Any:
+            self.host, self.port = find()
+            return super()._connect()
+
+    return Located
+
+
+class _Finder:
+    """Asks over connections that live for one question."""
+
+    def __init__(
+        self, servers: Servers, connection_class: Any, options: dict[str, Any], limits: Mapping[str, Any]
+    ) -> None:
+        self._servers = servers
+        self._connection_class = connection_class
+        self._options = options
+        self._limits = limits
+        # Who answered last, and is asked first: the first of the URL may be the one that is away.
+        self._first: Address | None = None
+
+    def find(self) -> Address:
+        """Find the server; raises redis-py's ConnectionError."""
+        search = self._servers.search(self._first)
+        try:
+            question = next(search)
+            while True:
+                question = search.send(self._ask(question))
+        except StopIteration as stop:
+            found: Found = stop.value
+            self._first = found.by
+            return found.address
+        except NotFound as error:
+            raise ConnectionError(str(error)) from None
+
+    def _ask(self, question: Question) -> Any:
+        connection = self._connection(question)
+        try:
+            connection.connect()
+            connection.send_command(*question.command)
+            return connection.read_response()
+        except MovedError as moved:
+            return Moved(moved.host, int(moved.port))
+        except AskError:
+            return None  # It has the slot, though keys are on their way.
+        except (ResponseError, AuthenticationError) as error:
+            return Refused(str(error))
+        except (RedisError, OSError) as error:
+            return Away(str(error) or type(error).__name__)
+        finally:
+            connection.disconnect()
+
+    def _connection(self, question: Question) -> Any:
+        host, port = question.address
+        if question.options is None:
+            return self._connection_class(**{**self._options, "host": host, "port": port})
+        options = {**self._limits, **question.options, "host": host, "port": port}
+        return Redis(**options, retry=Retry(NoBackoff(), 0)).connection_pool.make_connection()
