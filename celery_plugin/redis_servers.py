@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
-from celery_plugin.redis_urls import join
+from celery_plugin.redis_urls import BadRedisUrl, check_files, join
 
 SENTINEL_SCHEME: Final = "sentinel"
 CLUSTER_SCHEMES: Final = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
@@ -33,10 +33,6 @@ _UNREADABLE = "its host or port cannot be read"
 _TRUE_OR_FALSE = {"true": True, "false": False}
 
 Address = tuple[str, int]
-
-
-class BadServers(ValueError):
-    """Raised when such a URL is wrong; says why, and nothing of what stands in it."""
 
 
 class NotFound(Exception):
@@ -156,48 +152,50 @@ def is_cluster(url: str) -> bool:
 
 
 def split(url: str) -> list[SplitResult]:
-    """The servers of a URL, each as a URL; raises BadServers where one is none."""
+    """The servers of a URL, each as a URL; raises BadRedisUrl where one is none."""
     scheme = url.partition("://")[0].lower()
     texts = (text if "://" in text else f"{scheme}://{text}" for text in url.split(";") if text)
     try:
         parts = [urlsplit(text) for text in texts]
     except ValueError:
-        raise BadServers(_UNREADABLE) from None
+        raise BadRedisUrl(_UNREADABLE) from None
     if {part.scheme for part in parts} != {scheme}:
-        raise BadServers("it has several schemes")
+        raise BadRedisUrl("it has several schemes")
     return parts
 
 
 def addresses_of(parts: Iterable[SplitResult], port: int) -> tuple[Address, ...]:
-    """Where the servers are; raises BadServers."""
+    """Where the servers are; raises BadRedisUrl."""
     try:
         return tuple(dict.fromkeys((part.hostname or "localhost", part.port or port) for part in parts))
     except ValueError:
-        raise BadServers(_UNREADABLE) from None
+        raise BadRedisUrl(_UNREADABLE) from None
 
 
 def read_servers(url: str, key: str = "") -> tuple[str, Servers | None]:
-    """Return a URL for redis-py, and who knows the server that is to stand in it; raises BadServers.
+    """Return a URL for redis-py, and who knows the server that is to stand in it; raises BadRedisUrl.
 
     ``key`` is one of those that a Cluster is asked for.
     """
     if not names_servers(url):
         return url, None
     parts = split(url)
+    for part in parts:
+        check_files(part.query)
     options = {name: value for part in parts for name, value in parse_qsl(part.query)}
     plain = _plain(parts)
     if parts[0].scheme in CLUSTER_SCHEMES:
         if plain.path or options.get("db", "0") != "0":
-            raise BadServers("a Cluster has no database but 0")
+            raise BadRedisUrl("a Cluster has no database but 0")
         scheme = CLUSTER_SCHEMES[parts[0].scheme]
         return _join(plain, scheme, options), Cluster(addresses_of(parts, _NODE_PORT), key)
     if not options.get("master_name"):
-        raise BadServers("it does not say the master's name, as ?master_name=mymaster")
+        raise BadRedisUrl("it does not say the master's name, as ?master_name=mymaster")
     own = {name: options.pop(name) for name in SENTINEL_OPTIONS if name in options}
     encrypted = _flag(own, "ssl", default=False)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if tls and not encrypted:
-        raise BadServers(f"{min(tls)} has no use without ssl=true")
+        raise BadRedisUrl(f"{min(tls)} has no use without ssl=true")
     sentinels = Sentinels(
         addresses_of(parts, SENTINEL_PORT),
         own["master_name"],
@@ -217,7 +215,7 @@ def _flag(own: Mapping[str, str], name: str, *, default: bool) -> bool:
     if name not in own:
         return default
     if own[name] not in _TRUE_OR_FALSE:
-        raise BadServers(f"{name} is true or false")
+        raise BadRedisUrl(f"{name} is true or false")
     return _TRUE_OR_FALSE[own[name]]
 
 
@@ -227,9 +225,9 @@ def _plain(parts: list[SplitResult]) -> SplitResult:
     database = first.path.strip("/")
     for other in others:
         if other.path.strip("/") not in ("", database or "0"):
-            raise BadServers("its servers have several databases, the first one's counts")
+            raise BadRedisUrl("its servers have several databases, the first one's counts")
         if (other.username or other.password) and _login(other) != _login(first):
-            raise BadServers("its servers have several logins, the first one's counts")
+            raise BadRedisUrl("its servers have several logins, the first one's counts")
     return first._replace(path=f"/{database}" if database not in ("", "0") else "")
 
 

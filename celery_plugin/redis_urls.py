@@ -8,9 +8,10 @@ Standard library only, as the contract, and for the same reason: both sides impo
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 # Kombu's name for a unix socket.
@@ -29,6 +30,11 @@ _TLS_OPTIONS = frozenset(
         "ssl_password",
     }
 )
+_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+
+
+class BadRedisUrl(ValueError):
+    """Raised when a URL of a Redis is wrong; says why, and nothing of what stands in it."""
 
 
 def options_of(scheme: str) -> frozenset[str]:
@@ -58,3 +64,17 @@ def join(parts: SplitResult) -> str:
 def certificate_requirement(word: str) -> str:
     """``CERT_REQUIRED``, as Celery has it, is ``required`` to redis-py."""
     return word.removeprefix("CERT_").lower()
+
+
+def check_files(query: str) -> None:
+    """Raise BadRedisUrl where a file cannot be read; the first connection would not say which one."""
+    for name, path in parse_qsl(query):
+        if name in _FILES and not os.access(path, os.R_OK):
+            raise BadRedisUrl(f"the file of {name} cannot be read")
+
+
+def name_check(url: str) -> dict[str, bool]:
+    """The option that the certificate must be the host's; redis-py before 6 took any of the authority's."""
+    parts = urlsplit(url)
+    unchecked = dict(parse_qsl(parts.query)).get("ssl_cert_reqs") == "none"
+    return {"ssl_check_hostname": True} if parts.scheme == "rediss" and not unchecked else {}

@@ -10,8 +10,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from celery_plugin.contract import EXTRA_FIELDS, IN_BRACES, check_prefix, is_in_one_slot
-from celery_plugin.redis_servers import BadServers, is_cluster, names_servers, read_servers
-from celery_plugin.redis_urls import REDIS_SCHEMES, SOCKET_SCHEME, join, translate
+from celery_plugin.redis_servers import is_cluster, names_servers, read_servers
+from celery_plugin.redis_urls import (
+    REDIS_SCHEMES,
+    SOCKET_SCHEME,
+    BadRedisUrl,
+    check_files,
+    join,
+    translate,
+)
 
 
 class SettingsError(ValueError):
@@ -40,6 +47,7 @@ def _redis_url(value: Any) -> str:
     # Asking for the port raises where it is no number. A # that is not encoded would cut the URL off.
     if parts.scheme not in (*REDIS_SCHEMES, SOCKET_SCHEME) or parts.port == 0 or parts.fragment:
         raise ValueError
+    check_files(parts.query)
     return join(translate(parts) if parts.scheme == SOCKET_SCHEME else parts)
 
 
@@ -117,7 +125,7 @@ def load(conf: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Se
             continue
         try:
             values[setting.name] = setting.metadata["parse"](value)
-        except BadServers as error:
+        except BadRedisUrl as error:
             mistakes.append(f"{name}: {error}")
         except (TypeError, ValueError):
             # The value is left out: a URL may hold a password.

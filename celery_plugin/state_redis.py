@@ -15,7 +15,7 @@ from celery_plugin.redis_servers import (
     addresses_of,
     read_servers,
 )
-from celery_plugin.redis_urls import SOCKET_SCHEME, certificate_requirement, join, translate
+from celery_plugin.redis_urls import SOCKET_SCHEME, certificate_requirement, join, name_check, translate
 from celery_plugin.settings import Settings
 
 
@@ -41,7 +41,7 @@ def named_redis(settings: Settings) -> Place | None:
     if settings.redis_url is None:
         return None
     url, servers = read_servers(settings.redis_url, Keys(settings.prefix).log)
-    return Place(url, servers=servers)
+    return Place(url, name_check(url), servers)
 
 
 def find_redis(app: Any) -> Place | None:

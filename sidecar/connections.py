@@ -10,6 +10,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from celery_plugin.redis_servers import read_servers
+from celery_plugin.redis_urls import name_check
 from sidecar.located import locate
 
 # A question that takes longer than this is answered with "Redis is away": a viewer waits no longer.
@@ -36,6 +37,7 @@ def make_client(url: str, *, protocol: int = 3, key: str = "") -> Redis:
         client_name="celery-sidecar",
         # redis-py does not know it for a unix socket.
         **({} if plain.startswith("unix:") else {"socket_keepalive": True}),
+        **name_check(plain),
         **limits,
     )
     if servers is not None:

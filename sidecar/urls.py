@@ -7,13 +7,12 @@ Checked here is what redis-py would pass over: it reads ``redis://host/abc`` as 
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from celery_plugin.redis_servers import (
     CLUSTER_SCHEMES,
     SENTINEL_OPTIONS,
     SENTINEL_SCHEME,
-    BadServers,
     is_cluster,
     names_servers,
     read_servers,
@@ -22,7 +21,9 @@ from celery_plugin.redis_servers import (
 from celery_plugin.redis_urls import (
     REDIS_SCHEMES,
     SOCKET_SCHEME,
+    BadRedisUrl,
     certificate_requirement,
+    check_files,
     join,
     options_of,
     translate,
@@ -80,7 +81,7 @@ def _check_servers(text: str) -> str:
     try:
         servers = split(text)
         read_servers(text)
-    except BadServers as error:
+    except BadRedisUrl as error:
         raise _bad_redis_url(str(error)) from None
     for parts in servers:
         _check_names(parts, _known_options(parts))
@@ -177,6 +178,10 @@ def _check_options(options: dict[str, str]) -> None:
     requirement = certificate_requirement(options.get("ssl_cert_reqs", "required"))
     if requirement not in ("none", "optional", "required"):
         raise _bad_redis_url("ssl_cert_reqs is none, optional or required")
+    try:
+        check_files(urlencode(options))
+    except BadRedisUrl as error:
+        raise _bad_redis_url(str(error)) from None
 
 
 def _masked_options(address: str) -> str:

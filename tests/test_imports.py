@@ -221,7 +221,7 @@ RULES = [
     ),
     only(
         {REDIS_URLS},
-        {"sidecar.urls", "sidecar.celery_command"} | (PLUGIN - {CONTRACT}),
+        {"sidecar.celery_command", "sidecar.connections", "sidecar.urls"} | (PLUGIN - {CONTRACT}),
         "both read Celery's URL of a Redis, and one that only one of them understood would split the picture",
     ),
     only(

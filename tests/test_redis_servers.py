@@ -10,7 +10,6 @@ from celery_plugin.contract import is_in_one_slot
 from celery_plugin.redis_servers import (
     Address,
     Away,
-    BadServers,
     Cluster,
     Moved,
     NotFound,
@@ -19,6 +18,7 @@ from celery_plugin.redis_servers import (
     Sentinels,
     read_servers,
 )
+from celery_plugin.redis_urls import BadRedisUrl
 
 ONE, TWO, THREE = ("one", 1), ("two", 2), ("three", 3)
 SENTINELS = Sentinels((ONE, TWO), "mymaster")
@@ -46,21 +46,21 @@ def test_sentinel_url() -> None:
 
 def test_the_first_one_counts() -> None:
     """Celery takes the database of the first; one that stands at the end alone would mean another."""
-    with pytest.raises(BadServers, match="several databases"):
+    with pytest.raises(BadRedisUrl, match="several databases"):
         read_servers("sentinel://one:1;sentinel://two/5?master_name=mymaster")
 
 
 @pytest.mark.parametrize(
     ("expected", "own"),
     [
-        ({"ssl": True, "ssl_ca_certs": "/ca"}, "ssl=true&ssl_ca_certs=%2Fca"),
-        ({}, "ssl=true&ssl_ca_certs=/ca&sentinel_ssl=false"),
+        ({"ssl": True, "ssl_ca_certs": "/dev/null"}, "ssl=true&ssl_ca_certs=%2Fdev%2Fnull"),
+        ({}, "ssl=true&ssl_ca_certs=/dev/null&sentinel_ssl=false"),
     ],
 )
 def test_encrypted_sentinels(expected: dict[str, Any], own: str) -> None:
     """Sentinels are reached as the server is, unless it is said that they are not."""
     url, sentinels = read_servers(f"sentinel://one?master_name=m&{own}")
-    assert "rediss://one?ssl_ca_certs=%2Fca" == url
+    assert "rediss://one?ssl_ca_certs=%2Fdev%2Fnull" == url
     assert isinstance(sentinels, Sentinels)
     assert expected == sentinels.options
 
