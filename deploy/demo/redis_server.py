@@ -90,6 +90,9 @@ class RedisServer:
     the same port and directory, so the server comes back with what was saved.
     """
 
+    # What the server logs when it serves.
+    ready = b"Ready to accept connections"
+
     def __init__(self, *arguments: str, port: int | None = None, directory: Path | None = None) -> None:
         self.arguments = arguments
         self._owns_directory = directory is None
@@ -215,7 +218,7 @@ class RedisServer:
         # The log is read as well as PING asked: on a port that another server took first, PING
         # would be answered by that one, while ours is still on its way to "Address already in use".
         deadline = time.monotonic() + START_SECONDS
-        while not (b"Ready to accept connections" in self._log_since(log_start) and self._answers()):
+        while not (self.ready in self._log_since(log_start) and self._answers()):
             if not self.running:
                 if b"Address already in use" in self._log_since(log_start):
                     raise _PortTaken
