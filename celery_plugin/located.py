@@ -47,6 +47,12 @@ def _located(base: Any, find: Callable[[], Address]) -> Any:
             self.host, self.port = find()
             return super()._connect()
 
+        def read_response(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return super().read_response(*args, **kwargs)
+            except MovedError:
+                raise ConnectionError("the keys have moved to another node") from None
+
     return Located
 
 

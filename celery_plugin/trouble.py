@@ -8,7 +8,16 @@ import time
 from contextlib import suppress
 
 from redis import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from celery_plugin.script import Script
 
@@ -21,6 +30,7 @@ _KINDS = {
     "right": (r"permission|can't (run this|access at least|publish)", "give the Redis user this right"),
     "type": (r"WRONGTYPE", "delete what is not the plugin's, or choose another SIDECAR_PREFIX"),
     "login": (r"password|NOAUTH|Authentication", "look at user and password in SIDECAR_REDIS_URL"),
+    "cluster": ("", "it is a Redis Cluster: SIDECAR_REDIS_URL must begin with redis+cluster://"),
     "state": (r"\b(MISCONF|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|LOADING|BUSY|MOVED|ASK|TRYAGAIN)\b", ""),
 }
 AWAY, UNKNOWN = "away", "unknown"
@@ -32,7 +42,11 @@ def kind_of(error: Exception) -> str:
     """Name what is wrong; ``unknown`` may be the fault of the batch, everything else is Redis's."""
     if not isinstance(error, ResponseError | AuthenticationError):
         return AWAY
-    found = (kind for kind, (pattern, _) in _KINDS.items() if re.search(pattern, str(error)))
+    if isinstance(error, MovedError | ClusterCrossSlotError):
+        return "cluster"
+    if isinstance(error, AskError | TryAgainError | ClusterDownError):
+        return "state"
+    found = (kind for kind, (pattern, _) in _KINDS.items() if pattern and re.search(pattern, str(error)))
     return next(found, UNKNOWN)
 
 

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import MovedError, RedisError
 
 from celery_plugin.contract import Keys, LogEntry, Position
 
@@ -17,6 +17,9 @@ from celery_plugin.contract import Keys, LogEntry, Position
 SCAN_COUNT = 500
 FILL_COUNT = 1000
 HISTORY_COUNT = 200
+
+# Of a Cluster that nobody said is one.
+_UNSAID = "it is a Redis Cluster: its URL must begin with redis+cluster://"
 
 # What stands for the log where no plugin has ever written.
 NOTHING_YET = Position("0" * 16, 0)
@@ -190,6 +193,8 @@ class Store:
     async def _ask(self, question: Any) -> Any:
         try:
             return await question
+        except MovedError as error:
+            raise StoreUnavailable(_UNSAID) from error
         except (RedisError, OSError) as error:
             raise StoreUnavailable(str(error) or type(error).__name__) from error
 

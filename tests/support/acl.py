@@ -14,17 +14,17 @@ USER, WORKER = "sidecar", "worker"
 PASSWORD = "only-for-the-tests"
 
 
-def rules(file: Path = ACL_FILE, user: str = USER) -> list[str]:
-    """The rules as the file has them, with the tests' password, for ``ACL SETUSER``."""
+def rules(file: Path = ACL_FILE, user: str = USER, prefix: str = "queue") -> list[str]:
+    """The rules as the file has them, with the tests' password and prefix, for ``ACL SETUSER``."""
     [line] = [line for line in file.read_text().splitlines() if line.startswith("user ")]
-    word, name, *rest = line.replace(PLACEHOLDER, PASSWORD).split()
+    word, name, *rest = line.replace(PLACEHOLDER, PASSWORD).replace("queue:", f"{prefix}:").split()
     assert (word, name) == ("user", user), line
     return rest
 
 
-def arguments() -> list[str]:
+def arguments(prefix: str = "queue") -> list[str]:
     """Make the arguments with which a server has both users from its start, after every restart too."""
-    return ["--user", USER, *rules(), "--user", WORKER, *rules(WORKER_FILE, WORKER)]
+    return ["--user", USER, *rules(prefix=prefix), "--user", WORKER, *rules(WORKER_FILE, WORKER, prefix)]
 
 
 def as_user(url: str, user: str = USER) -> str:
