@@ -13,10 +13,8 @@ from typing import Any
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     ConnectionError,  # noqa: A004  # redis-py's
-    MovedError,
     RedisError,
     ResponseError,
 )
@@ -26,11 +24,12 @@ from celery_plugin.redis_servers import (
     Address,
     Away,
     Found,
-    Moved,
     NotFound,
     Question,
     Refused,
     Servers,
+    is_on_its_way,
+    read_moved,
 )
 
 
@@ -50,7 +49,9 @@ def _located(base: Any, find: Callable[[], Address]) -> Any:
         def read_response(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return super().read_response(*args, **kwargs)
-            except MovedError:
+            except ResponseError as error:
+                if read_moved(error) is None:
+                    raise
                 raise ConnectionError("the keys have moved to another node") from None
 
     return Located
@@ -89,12 +90,9 @@ class _Finder:
             connection.connect()
             connection.send_command(*question.command)
             return connection.read_response()
-        except MovedError as moved:
-            return Moved(moved.host, int(moved.port))
-        except AskError:
-            return None  # It has the slot, though keys are on their way.
         except (ResponseError, AuthenticationError) as error:
-            return Refused(str(error))
+            # Whose keys are on their way has the slot.
+            return None if is_on_its_way(error) else read_moved(error) or Refused(str(error))
         except (RedisError, OSError) as error:
             return Away(str(error) or type(error).__name__)
         finally:

@@ -10,6 +10,7 @@ answer or the error, and returns the address.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -29,6 +30,7 @@ _MOVES_MAX = 5
 SENTINEL_OPTIONS: Final = frozenset(
     {"master_name", "ssl", "sentinel_username", "sentinel_password", "sentinel_ssl"}
 )
+_MOVED = re.compile(r"(MOVED )?\d+ (\S*):(\d+)")
 _UNREADABLE = "its host or port cannot be read"
 _TRUE_OR_FALSE = {"true": True, "false": False}
 
@@ -52,6 +54,19 @@ class Moved(NamedTuple):
 
     host: str
     port: int
+
+
+def read_moved(error: Exception) -> Moved | None:
+    """Where an error says that the keys are; redis-py 5 has a class for it only in its Cluster client."""
+    found = _MOVED.fullmatch(str(error))
+    if found is None or not (found[1] or type(error).__name__ == "MovedError"):
+        return None
+    return Moved(found[2], int(found[3]))
+
+
+def is_on_its_way(error: Exception) -> bool:
+    """Tell the answer of the node that has a slot, of which this key is being moved."""
+    return type(error).__name__ == "AskError" or str(error).startswith("ASK ")
 
 
 class Refused(NamedTuple):

@@ -30,8 +30,11 @@ _KINDS = {
     "right": (r"permission|can't (run this|access at least|publish)", "give the Redis user this right"),
     "type": (r"WRONGTYPE", "delete what is not the plugin's, or choose another SIDECAR_PREFIX"),
     "login": (r"password|NOAUTH|Authentication", "look at user and password in SIDECAR_REDIS_URL"),
-    "cluster": ("", "it is a Redis Cluster: SIDECAR_REDIS_URL must begin with redis+cluster://"),
-    "state": (r"\b(MISCONF|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|LOADING|BUSY|MOVED|ASK|TRYAGAIN)\b", ""),
+    "cluster": (
+        r"\b(MOVED|CROSSSLOT)\b",
+        "it is a Redis Cluster: SIDECAR_REDIS_URL must begin with redis+cluster://",
+    ),
+    "state": (r"\b(MISCONF|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|LOADING|BUSY|ASK|TRYAGAIN)\b", ""),
 }
 AWAY, UNKNOWN = "away", "unknown"
 
@@ -42,11 +45,12 @@ def kind_of(error: Exception) -> str:
     """Name what is wrong; ``unknown`` may be the fault of the batch, everything else is Redis's."""
     if not isinstance(error, ResponseError | AuthenticationError):
         return AWAY
+    # Of which the newer redis-py cut the words off that say what they are.
     if isinstance(error, MovedError | ClusterCrossSlotError):
         return "cluster"
     if isinstance(error, AskError | TryAgainError | ClusterDownError):
         return "state"
-    found = (kind for kind, (pattern, _) in _KINDS.items() if pattern and re.search(pattern, str(error)))
+    found = (kind for kind, (pattern, _) in _KINDS.items() if re.search(pattern, str(error)))
     return next(found, UNKNOWN)
 
 

@@ -13,10 +13,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
-    AskError,
     AuthenticationError,
     ConnectionError,  # noqa: A004  # redis-py's
-    MovedError,
     RedisError,
     ResponseError,
 )
@@ -25,11 +23,12 @@ from celery_plugin.redis_servers import (
     Address,
     Away,
     Found,
-    Moved,
     NotFound,
     Question,
     Refused,
     Servers,
+    is_on_its_way,
+    read_moved,
 )
 
 
@@ -59,7 +58,9 @@ def _located(base: Any, find: Callable[[], Awaitable[Address]]) -> Any:
         async def read_response(self, *args: Any, **kwargs: Any) -> Any:
             try:
                 return await super().read_response(*args, **kwargs)
-            except MovedError:
+            except ResponseError as error:
+                if read_moved(error) is None:
+                    raise
                 await self.disconnect()
                 raise ConnectionError("the keys have moved to another node") from None
 
@@ -99,12 +100,9 @@ class _Finder:
             await connection.connect()
             await connection.send_command(*question.command)
             return await connection.read_response()
-        except MovedError as moved:
-            return Moved(moved.host, int(moved.port))
-        except AskError:
-            return None  # It has the slot, though keys are on their way.
         except (ResponseError, AuthenticationError) as error:
-            return Refused(str(error))
+            # Whose keys are on their way has the slot.
+            return None if is_on_its_way(error) else read_moved(error) or Refused(str(error))
         except (RedisError, OSError) as error:
             return Away(str(error) or type(error).__name__)
         finally:

@@ -9,16 +9,16 @@ from itertools import takewhile
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import MovedError, RedisError
+from redis.exceptions import RedisError
 
 from celery_plugin.contract import Keys, LogEntry, Position
+from celery_plugin.redis_servers import read_moved
 
 # One HSCAN step; 110,000 records in one go would stall Redis and the loop.
 SCAN_COUNT = 500
 FILL_COUNT = 1000
 HISTORY_COUNT = 200
 
-# Of a Cluster that nobody said is one.
 _UNSAID = "it is a Redis Cluster: its URL must begin with redis+cluster://"
 
 # What stands for the log where no plugin has ever written.
@@ -193,10 +193,10 @@ class Store:
     async def _ask(self, question: Any) -> Any:
         try:
             return await question
-        except MovedError as error:
-            raise StoreUnavailable(_UNSAID) from error
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(str(error) or type(error).__name__) from error
+            # Who is told to be a Cluster is asked where to, and never answers this.
+            moved = read_moved(error) is not None
+            raise StoreUnavailable(_UNSAID if moved else str(error) or type(error).__name__) from error
 
 
 def _entry(key: bytes, fields: dict[bytes, bytes]) -> LogEntry:

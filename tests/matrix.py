@@ -51,6 +51,10 @@ SERVER_SUITE = (
     "lost",
     "task_stream",
     "checker",
+    "located",
+    "sentinel",
+    "cluster",
+    "tls",
 )
 # What concerns the plugin: the sidecar never meets Celery.
 SUITE = (
@@ -64,6 +68,8 @@ SUITE = (
     "progress",
     "counters",
     "celery_events",
+    "located",
+    "state_redis",
 )
 # Older redis-py and Celery warn of themselves; our own warnings are errors in `make test`.
 WARNINGS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from redis.exceptions import AskError, MovedError, ResponseError
 
 from celery_plugin.contract import is_in_one_slot
 from celery_plugin.redis_servers import (
@@ -16,6 +17,7 @@ from celery_plugin.redis_servers import (
     Refused,
     Search,
     Sentinels,
+    read_moved,
     read_servers,
 )
 from celery_plugin.redis_urls import BadRedisUrl
@@ -142,6 +144,22 @@ def test_no_node() -> None:
 def test_who_knew_last_is_asked_first(servers: Sentinels | Cluster) -> None:
     """The first one of the URL may be the one that is away, and each attempt would wait for it."""
     assert THREE == next(servers.search(THREE)).address
+
+
+@pytest.mark.parametrize(
+    ("expected", "error"),
+    [
+        (Moved("host", 7000), ResponseError("MOVED 13011 host:7000")),
+        (Moved("::1", 7000), MovedError("13011 ::1:7000")),
+        (Moved("", 7000), MovedError("13011 :7000")),
+        (None, ResponseError("ASK 13011 host:7000")),
+        (None, AskError("13011 host:7000")),
+        (None, ResponseError("ERR 13011 host:7000")),
+    ],
+)
+def test_moved(expected: Moved | None, error: Exception) -> None:
+    """What a node says is read as each redis-py passes it on."""
+    assert expected == read_moved(error)
 
 
 @pytest.mark.parametrize(
