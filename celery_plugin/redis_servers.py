@@ -30,6 +30,7 @@ _MOVES_MAX = 5
 SENTINEL_OPTIONS: Final = frozenset(
     {"master_name", "ssl", "sentinel_username", "sentinel_password", "sentinel_ssl"}
 )
+_LOGIN = ("username", "password")
 _MOVED = re.compile(r"(MOVED )?\d+ (\S*):(\d+)")
 _UNREADABLE = "its host or port cannot be read"
 _TRUE_OR_FALSE = {"true": True, "false": False}
@@ -219,8 +220,22 @@ def read_servers(url: str, key: str = "") -> tuple[str, Servers | None]:
     return _join(plain, "rediss" if encrypted else "redis", options), sentinels
 
 
+def url_of_sentinels(sentinels: Sentinels, url: str, tls: Mapping[str, str]) -> str:
+    """Write the URL from which `read_servers` would read the same."""
+    parts = urlsplit(url)
+    first, *others = map(_named, sentinels.addresses)
+    login, at, _ = parts.netloc.rpartition("@")
+    options = {f"sentinel_{name}": value for name in _LOGIN if (value := sentinels.options.get(name))}
+    encrypted = {"ssl": "true"} if parts.scheme == "rediss" else {}
+    if encrypted and not sentinels.options.get("ssl"):
+        encrypted["sentinel_ssl"] = "false"
+    query = urlencode({"master_name": sentinels.master_name, **options, **encrypted, **tls})
+    rest = "".join(f";{SENTINEL_SCHEME}://{other}{parts.path}" for other in others)
+    return f"{SENTINEL_SCHEME}://{login}{at}{first}{parts.path}{rest}?{query}"
+
+
 def _sentinel_options(own: Mapping[str, str], tls: Mapping[str, str], *, encrypted: bool) -> dict[str, Any]:
-    login = {name: own[f"sentinel_{name}"] for name in ("username", "password") if f"sentinel_{name}" in own}
+    login = {name: own[f"sentinel_{name}"] for name in _LOGIN if f"sentinel_{name}" in own}
     if not _flag(own, "sentinel_ssl", default=encrypted):
         return login
     return {**login, **tls, "ssl": True}

@@ -61,7 +61,7 @@ def _run(app: Any, name: str, arguments: tuple[str, ...]) -> int:
 def settings_of(app: Any, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that the app's own settings come to; those of the environment win; raises BadSettings."""
     from celery_plugin.settings import SettingsError, load
-    from celery_plugin.state_redis import Place, find_redis
+    from celery_plugin.state_redis import find_redis
     from sidecar.settings import BadSettings
 
     try:
@@ -69,7 +69,6 @@ def settings_of(app: Any, environ: Mapping[str, str]) -> dict[str, str]:
     except SettingsError as error:
         raise BadSettings(str(error).split("; ")) from None
     broker = find_redis(app)
-    place = Place(settings.redis_url) if settings.redis_url else broker
     found = {"SIDECAR_PREFIX": settings.prefix, "SIDECAR_QUEUES": _queues(app)}
     # `find_redis` answers with the result backend where the broker is none.
     connection = app.connection_for_read()
@@ -77,17 +76,20 @@ def settings_of(app: Any, environ: Mapping[str, str]) -> dict[str, str]:
         found["SIDECAR_BROKER_URL"] = url_of(broker)
     else:
         found["SIDECAR_BROKER_URL"] = connection.as_uri(include_password=True)
-    if place is not None:
-        found["SIDECAR_REDIS_URL"] = url_of(place)
+    if settings.redis_url:
+        found["SIDECAR_REDIS_URL"] = settings.redis_url
+    elif broker is not None:
+        found["SIDECAR_REDIS_URL"] = url_of(broker)
     elif not environ.get("SIDECAR_REDIS_URL"):
         raise BadSettings(["neither broker nor result backend of the app is Redis: set SIDECAR_REDIS_URL"])
     return found | _given(app, environ)
 
 
 def url_of(place: Place) -> str:
-    """Write what Celery knows of TLS into the URL, as redis-py reads it."""
+    """Write what Celery knows of TLS and of Sentinels into the URL."""
     from urllib.parse import urlencode
 
+    from celery_plugin.redis_servers import Sentinels, url_of_sentinels
     from celery_plugin.redis_urls import certificate_requirement, options_of
 
     known = options_of("rediss")
@@ -96,6 +98,8 @@ def url_of(place: Place) -> str:
         for name, value in place.tls.items()
         if name in known and value is not None
     }
+    if isinstance(place.servers, Sentinels):
+        return url_of_sentinels(place.servers, place.url, options)
     separator = "&" if "?" in place.url else "?"
     return f"{place.url}{separator}{urlencode(options)}" if options else place.url
 

@@ -15,6 +15,8 @@ from deploy.demo.redis_server import RedisServer
 from sidecar.celery_command import settings_of
 from tests.support import folder_app, secure_app
 from tests.support.pseudo_terminal import Terminal
+from tests.support.sentinel_app import make_sentinel_app
+from tests.support.sentinel_servers import SENTINEL_PASSWORD
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartWorker
 from tests.support.tasks_app import make_app
@@ -50,6 +52,15 @@ def test_doctor_finds_its_way(redis_server: RedisServer, start_worker: StartWork
     assert any("the worker's rights: all" in what for what in found)
     assert f"alive: {worker.hostname}" in found
     assert any(what.startswith("a Redis at redis://127.0.0.1") for what in found)
+
+
+def test_sentinels_of_the_app() -> None:
+    """What the app says of them beside its URL stands in the URL that is looked at."""
+    app = make_sentinel_app("sentinel://:a%2F@one:1/2;sentinel://two:2/2")
+    found = settings_of(app, {})
+    login = f"sentinel_password={SENTINEL_PASSWORD}"
+    expected = f"sentinel://:a%2F@one:1/2;sentinel://two:2/2?master_name=mymaster&{login}"
+    assert (expected, expected) == (found["SIDECAR_REDIS_URL"], found["SIDECAR_BROKER_URL"])
 
 
 def test_watch_and_status(sidecar: Sidecar) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 from celery import Celery
 
+from deploy.demo.child import environment
 from deploy.demo.ports import HOST
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl
@@ -37,6 +40,14 @@ def history(sidecar: Sidecar) -> dict[str, str]:
     return {task["task_id"]: task["status"] for task in answer["tasks"]}
 
 
+def doctor(**variables: str) -> str:
+    """What the doctor says."""
+    command = [sys.executable, "-m", "sidecar", "doctor"]
+    return subprocess.run(
+        command, env=environment(**variables), capture_output=True, text=True, check=False, timeout=60
+    ).stdout
+
+
 def test_a_worker_and_a_sidecar(
     cluster: ClusterSet,
     redis_server: RedisServer,
@@ -64,8 +75,11 @@ def test_a_worker_and_a_sidecar(
         again.until_task(sent, "completed")
         assert [] == [event for event in again.seen if event.event == "reset"]
     assert a_worker.wait_for_line(f"writing to {HOST}:{elsewhere[0].port};.* under '{PREFIX}'")
+    report = doctor(SIDECAR_REDIS_URL=cluster.url(acl.USER, *elsewhere), SIDECAR_PREFIX=PREFIX)
+    assert "error" not in report
+    assert "alive: " in report
     for secret in (PASSWORD, acl.PASSWORD):
-        assert secret not in a_worker.output + sidecar.output
+        assert secret not in a_worker.output + sidecar.output + report
 
 
 @pytest.mark.parametrize("how", ["the slot moves", "its node dies"])
@@ -108,6 +122,8 @@ def test_a_cluster_that_nobody_said_is_one(
     url = node.url_db(0, acl.WORKER, acl.PASSWORD)
     a_worker = start_worker(env={**ENV, "SIDECAR_REDIS_URL": url})
     sidecar = start_sidecar(node.url_db(0, acl.USER, acl.PASSWORD), env=ENV)
+    report = doctor(SIDECAR_REDIS_URL=node.url_db(0, acl.USER, acl.PASSWORD), SIDECAR_PREFIX=PREFIX)
+    assert "it is a Redis Cluster, and the URL does not say so" in report
     a_worker.wait_for_line("it is a Redis Cluster: SIDECAR_REDIS_URL must begin with redis")
     sidecar.wait_for_line("it is a Redis Cluster: its URL must begin with redis")
     eventually(lambda: sidecar.get("/readyz").status_code == 503)

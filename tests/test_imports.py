@@ -226,7 +226,16 @@ RULES = [
     ),
     only(
         {REDIS_SERVERS},
-        {"sidecar.connections", "sidecar.located", "sidecar.settings", "sidecar.store", "sidecar.urls"}
+        {
+            "sidecar.celery_command",
+            "sidecar.doctor.command",
+            "sidecar.doctor.redis_server",
+            "sidecar.connections",
+            "sidecar.located",
+            "sidecar.settings",
+            "sidecar.store",
+            "sidecar.urls",
+        }
         | (PLUGIN - {CONTRACT, REDIS_URLS}),
         "both find the master and the node by the same questions, or they would look at different servers",
     ),

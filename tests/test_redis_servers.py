@@ -19,6 +19,7 @@ from celery_plugin.redis_servers import (
     Sentinels,
     read_moved,
     read_servers,
+    url_of_sentinels,
 )
 from celery_plugin.redis_urls import BadRedisUrl
 
@@ -44,6 +45,22 @@ def test_sentinel_url() -> None:
     url = "sentinel://u:p%40@one:1/5;two/5?master_name=mymaster&sentinel_password=x%2F&sentinel_username=s"
     expected = Sentinels((ONE, ("two", 26379)), "mymaster", {"username": "s", "password": "x/"})
     assert ("redis://u:p%40@one:1/5", expected) == read_servers(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sentinel://one:1?master_name=m",
+        "sentinel://u:p%40@one:1/5;sentinel://two:2/5?master_name=m&sentinel_password=x%2F&sentinel_username=s",
+        "sentinel://one:1;sentinel://[::1]:2?master_name=m&ssl=true",
+        "sentinel://one:1?master_name=m&ssl=true&sentinel_ssl=false&sentinel_password=x",
+    ],
+)
+def test_and_back(url: str) -> None:
+    """What was read can be written again."""
+    plain, sentinels = read_servers(url)
+    assert isinstance(sentinels, Sentinels)
+    assert (plain, sentinels) == read_servers(url_of_sentinels(sentinels, plain, {}))
 
 
 def test_the_first_one_counts() -> None:

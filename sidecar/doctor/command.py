@@ -11,6 +11,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from celery_plugin.redis_servers import is_cluster
 from sidecar.doctor.findings import CODES, ERROR, NOTE, OK, WARNING, Findings
 from sidecar.settings import BadSettings, load_only
 from sidecar.terminal.asking import STATUS, NoAnswer, ask
@@ -101,7 +102,7 @@ async def _look(places: Places, findings: Findings) -> None:
     from sidecar.doctor.workers import check_workers
     from sidecar.store import Store
 
-    client = make_client(places.redis_url, protocol=2)
+    client = make_client(places.redis_url, protocol=2, key=Keys(places.prefix).log)
     async with aclosing(client):
         database = int(client.connection_pool.connection_kwargs.get("db") or 0)
         keys = Keys(places.prefix, database)
@@ -118,6 +119,14 @@ async def _check_broker(places: Places, alive: list[Any], store: Any, findings: 
     from sidecar.connections import make_client
     from sidecar.doctor.broker import check_other_broker, check_redis_broker
 
+    if is_cluster(places.broker_url):
+        findings.add(
+            NOTE,
+            "broker",
+            "not looked at: nobody has said where it is, and Celery has none in a Cluster",
+            "--broker-url, or SIDECAR_BROKER_URL",
+        )
+        return
     where, redis_url = masked_url(places.broker_url), redis_url_of_broker(places.broker_url)
     if redis_url is None:
         await check_other_broker(places.broker_url, where, alive, places.queues, store, findings)

@@ -8,6 +8,8 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 
+from celery_plugin.contract import is_in_one_slot
+from celery_plugin.redis_servers import is_cluster
 from sidecar.doctor.findings import ERROR, NOTE, OK, WARNING, Findings
 
 OLDEST: Final = (6, 2)
@@ -36,7 +38,9 @@ async def check_server(client: Any, where: str, prefix: str, findings: Findings)
             "see SIDECAR_REDIS_URL and the network",
         )
         return False
-    _check_hello(hello, where, prefix, findings)
+    _check_hello(hello, where, findings)
+    if hello.get("mode") == "cluster" and not _fits_cluster(where, prefix, findings):
+        return False
     await _check_clock(client, findings)
     return True
 
@@ -50,7 +54,7 @@ def _refused(error: ResponseError, where: str, findings: Findings) -> bool:
     return False
 
 
-def _check_hello(hello: dict[str, Any], where: str, prefix: str, findings: Findings) -> None:
+def _check_hello(hello: dict[str, Any], where: str, findings: Findings) -> None:
     version = str(hello.get("version", "?"))
     findings.add(OK, "redis", f"{hello.get('server', 'Redis')} {version} at {where} answers")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
@@ -63,13 +67,22 @@ def _check_hello(hello: dict[str, Any], where: str, prefix: str, findings: Findi
             "it is a replica: the workers cannot write there",
             "name the master in SIDECAR_REDIS_URL",
         )
-    if hello.get("mode") == "cluster" and not ("{" in prefix and "}" in prefix):
+
+
+def _fits_cluster(where: str, prefix: str, findings: Findings) -> bool:
+    """Tell whether it can be asked further: what lies on other nodes it does not answer."""
+    named, in_one_slot = is_cluster(where), is_in_one_slot(prefix)
+    if not named:
+        advice = "SIDECAR_REDIS_URL=redis+cluster://…, for workers and sidecars alike"
+        findings.add(ERROR, "redis", "it is a Redis Cluster, and the URL does not say so", advice)
+    if not in_one_slot:
         findings.add(
             ERROR,
             "redis",
             f"it is a cluster, and the prefix {prefix} has no braces: the keys lie in several slots",
             "SIDECAR_PREFIX={queue}, for workers and sidecars alike",
         )
+    return named and in_one_slot
 
 
 async def _check_clock(client: Redis, findings: Findings) -> None:
