@@ -90,6 +90,7 @@ def test_what_the_new_master_lacks(servers: SentinelSet, start_sidecar: StartSid
     master, replica = servers.servers
     sidecar = start_sidecar(servers.url(acl.USER))
     with writing(master.url_db(0, password=PASSWORD)) as sender, sidecar.events() as stream:
+        stream.until_type("live")
         kept = sender.send(worker(), task("kept", "active"))
         stream.until_task("kept", "active")
         servers.cut_off(replica, master)
@@ -124,8 +125,10 @@ def test_a_master_that_hangs(servers: SentinelSet, start_sidecar: StartSidecar) 
     master, replica = servers.servers
     sidecar = start_sidecar(servers.url(acl.USER))
     with writing(master.url_db(0, password=PASSWORD)) as sender, sidecar.events() as stream:
+        stream.until_type("live")
         sender.send(worker(), task("one", "active"))
         stream.until_task("one", "active")
+        servers.wait_for_replica(master)
         master.pause()
         servers.wait_for_failover(master)
         with writing(replica.url_db(0, password=PASSWORD), "two") as other:
