@@ -5,16 +5,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 WHEEL_DIR ?= dist
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' celery_plugin/__init__.py)
+SERVER := build/server
+CONTAINER ?= podman
 
-.PHONY: help setup demo test test-matrix image-test lint audit format types bench wheel clean
+.PHONY: help setup demo test test-matrix image-test lint audit format types bench wheel dist sbom image release-check clean
 
 help: ## Show what there is
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) ## Install everything into .venv (again only when pyproject.toml has changed)
+setup: $(INSTALLED) ## Install everything into .venv (again only when dependencies or version have changed)
 
 # The stamp comes last: an installation that broke off is done again.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml celery_plugin/__init__.py
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "$(PYTHON) cannot make a virtual environment; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[server,dev]'
@@ -52,6 +55,26 @@ bench: $(INSTALLED) ## Measure the way from a worker's event to a client
 
 wheel: $(INSTALLED) ## Build the wheel into dist/
 	$(BIN)/python -m build --wheel --outdir $(WHEEL_DIR)
+
+dist: $(INSTALLED) ## Build the sdist, and from it the wheel, into dist/
+	$(BIN)/python -m build --outdir $(WHEEL_DIR)
+
+# The packages of the image, by the same lock, so that what is told is what runs.
+sbom: wheel ## Write into dist/ what the image has inside (CycloneDX)
+	rm -rf $(SERVER)
+	$(PYTHON) -m venv --without-pip $(SERVER)
+	$(BIN)/pip --python $(SERVER)/bin/python install --quiet --no-compile --require-hashes --requirement deploy/requirements.lock
+	$(BIN)/pip --python $(SERVER)/bin/python install --quiet --no-compile "$(WHEEL_DIR)/celery_sidecar-$(VERSION)-py3-none-any.whl[server,crypto]"
+	sed 's/^dynamic = .*/version = "$(VERSION)"/' pyproject.toml >$(SERVER)/pyproject.toml
+	$(BIN)/cyclonedx-py environment $(SERVER)/bin/python --pyproject $(SERVER)/pyproject.toml --mc-type application \
+		--output-reproducible --validate --output-format JSON --output-file $(WHEEL_DIR)/celery-sidecar-$(VERSION).cdx.json
+
+image: ## Build the image, with CONTAINER=docker or podman
+	$(CONTAINER) build --file Containerfile --tag celery-sidecar:$(VERSION) \
+		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
+
+release-check: $(INSTALLED) ## Build wheel, sdist and SBOM, and use them as one who has nothing else
+	RELEASE_TEST=true $(BIN)/python -m pytest tests/release $(ARGS)
 
 clean: ## Remove .venv and what was built
 	rm -rf $(VENV) .matrix build dist

@@ -43,8 +43,10 @@ hypothesis_settings.register_profile(
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The image takes minutes, and a machine where one may be root: `make image-test`.
-collect_ignore = [] if os.environ.get("IMAGE_TEST") else ["image"]
+# What takes minutes, and a machine where one may be root (`make image-test`) or a package index
+# (`make release-check`).
+_APART = {"image": "IMAGE_TEST", "release": "RELEASE_TEST"}
+collect_ignore = [folder for folder, variable in _APART.items() if not os.environ.get(variable)]
 
 _PROCESSES = pytest.StashKey[list[Process]]()
 _SERVERS = pytest.StashKey[list[RedisServer]]()

@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 from redis import Redis
 
+from celery_plugin import __version__
 from deploy.demo.child import environment
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl
@@ -71,7 +72,7 @@ def test_all_is_well(
     assert (0, []) == (report.code, report.bad), report.output
     assert before == everything(client).keys()
     assert any(worker.hostname in what for what in report.of("workers", "ok"))
-    assert any("plugin 0.1.0 with Celery" in what for what in report.of("plugin", "ok"))
+    assert any(f"plugin {__version__} with Celery" in what for what in report.of("plugin", "ok"))
     assert 3 == len(report.of("clock", "ok")), report.all
     assert any("it sees 1 workers" in what for what in report.of("sidecar", "ok"))
     # Its own user may not ask for these, which is said.

@@ -1,0 +1,1 @@
+"""What a release has; `make release-check`."""
