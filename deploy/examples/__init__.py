@@ -1,0 +1,1 @@
+"""Applications beside the sidecar; README.md says how to run them."""
