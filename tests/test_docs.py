@@ -19,6 +19,7 @@ from sidecar.task_metrics import COUNTED, GAUGES, HISTOGRAMS
 from sidecar.terminal.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/**/*.md")])
 README = (ROOT / "README.md").read_text()
 
 
@@ -145,10 +146,22 @@ def test_every_test_that_is_named_exists() -> None:
     assert [] == [name for name in sorted(named) if not (ROOT / name).exists()]
 
 
-def test_every_link_to_a_file_leads_somewhere() -> None:
-    """No link into the project is dead."""
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", README) if "://" not in target]
-    assert [] == [target for target in targets if not (ROOT / target.split("#")[0]).exists()]
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document.relative_to(ROOT)))
+def test_every_link_leads_somewhere(document: Path) -> None:
+    """No link into the project is dead, neither its file nor its heading."""
+    targets = [target for target in re.findall(r"\]\(([^)]+)\)", document.read_text()) if "://" not in target]
+    assert [] == [target for target in targets if not _is_there(document, *target.partition("#")[::2])]
+
+
+def _is_there(document: Path, name: str, heading: str) -> bool:
+    file = (document.parent / name).resolve() if name else document
+    return file.exists() and (not heading or heading in _headings(file.read_text()))
+
+
+def _headings(text: str) -> set[str]:
+    """The headings as GitHub names them in links."""
+    lines = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
 def test_every_make_target_that_is_named_exists() -> None:
