@@ -19,13 +19,14 @@ from deploy.demo.ports import share_ports
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl, celery_worker, sidecar_process, tasks_app
 from tests.support.batches import Sender, Stored
+from tests.support.caddy import Caddy, find_caddy
 from tests.support.celery_worker import Worker
 from tests.support.deadline import eventually
 from tests.support.needed import need
 from tests.support.nginx import Nginx, find_nginx
 from tests.support.processes import Process
 from tests.support.sidecar_process import Sidecar
-from tests.support.starters import StartNginx, StartProcess, StartRedis, StartSidecar, StartWorker
+from tests.support.starters import StartCaddy, StartNginx, StartProcess, StartRedis, StartSidecar, StartWorker
 from tests.support.writing import worker, writing
 
 if _worker := os.environ.get("PYTEST_XDIST_WORKER"):
@@ -171,6 +172,18 @@ def start_nginx(processes: list[Process], tmp_path: Path) -> StartNginx:
         nginx = Nginx(need(find_nginx(), "nginx"), tmp_path, [each.port for each in sidecars])
         processes.append(nginx)
         return nginx
+
+    return start
+
+
+@pytest.fixture
+def start_caddy(processes: list[Process], tmp_path: Path) -> StartCaddy:
+    """Start a Caddy in front of sidecars, with the configuration that is shipped."""
+
+    def start(*sidecars: Sidecar) -> Caddy:
+        caddy = Caddy(need(find_caddy(), "caddy"), tmp_path, [each.port for each in sidecars])
+        processes.append(caddy)
+        return caddy
 
     return start
 

@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 
-import anyio
 import pytest
 from celery import Celery
 
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored
-from tests.support.deadline import eventually, eventually_async
-from tests.support.returning import Returning
-from tests.support.sidecar_process import Sidecar
+from tests.support.deadline import eventually
+from tests.support.restarting import ENV, EVENTS, restart_each
 from tests.support.sse import EventStream
 from tests.support.starters import StartNginx, StartSidecar, StartWorker
 from tests.support.writing import life
-
-EVENTS = "/api/v1/queue/events"
-# Clients wait for up to 10 s before they come back, and may do so twice.
-RETURN_SECONDS = 60.0
-ENV = {
-    "SIDECAR_DRAIN_SECONDS": "2",
-    "SIDECAR_TRUSTED_PROXIES": "127.0.0.1",
-    # Each client has an address of its own, which only nginx knows.
-    "SIDECAR_MAX_STREAMS_PER_ADDRESS": "1",
-}
-
-
-@asynccontextmanager
-async def traffic(app: Celery) -> AsyncIterator[None]:
-    """Five tasks a second."""
-    over = anyio.Event()
-
-    async def send() -> None:
-        while not over.is_set():
-            app.send_task("tests.add", [1, 2])
-            with anyio.move_on_after(0.2):
-                await over.wait()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(send)
-        yield
-        over.set()
-
-
-async def restarted(old: Sidecar, start_sidecar: StartSidecar) -> Sidecar:
-    """End a sidecar as a deployment does, and start the next one in its place."""
-    old.send_signal(signal.SIGTERM)
-    await anyio.to_thread.run_sync(lambda: eventually(lambda: old.get("/readyz").status_code == 503))
-    assert 0 == await anyio.to_thread.run_sync(old.wait)
-    new = start_sidecar(port=old.port, env=ENV, ready=False)
-    await anyio.to_thread.run_sync(new.wait_for_line, "following Redis from")
-    return new
-
-
-def all_of(clients: list[Returning], condition: Callable[[Returning], bool]) -> Callable[[], Awaitable[bool]]:
-    """Ask whether it holds for all clients."""
-
-    async def ask() -> bool:
-        return all(map(condition, clients))
-
-    return ask
-
-
-async def last_offset(stored: Stored) -> int:
-    """Wait until the last task has ended, and say at which offset."""
-
-    async def is_quiet() -> bool:
-        return not (stored.active or stored.waiting)
-
-    await eventually_async(is_quiet)
-    return stored.offset
 
 
 @pytest.mark.parametrize(("count", "taken_out"), [(200, False), (20, True)])
@@ -91,28 +31,15 @@ async def test_both_are_restarted(
     start_worker()
     old = [start_sidecar(env=ENV) for _ in range(2)]
     nginx = start_nginx(*old)
-    clients = [Returning(nginx.url + EVENTS, f"127.0.1.{number + 1}") for number in range(count)]
-    async with anyio.create_task_group() as tasks:
-        for client in clients:
-            tasks.start_soon(client.run)
-        async with traffic(celery_app):
-            await eventually_async(all_of(clients, lambda client: client.is_live))
-            new = []
-            for sidecar in old:
-                if taken_out:
-                    nginx.take_out(sidecar.port)
-                new.append(await restarted(sidecar, start_sidecar))
-        last = await last_offset(stored)
-        await eventually_async(all_of(clients, lambda client: client.offsets[-1] == last), RETURN_SECONDS)
-        tasks.cancel_scope.cancel()
-    for client in clients:
-        assert list(range(client.offsets[0], last + 1)) == client.offsets
-        assert (1, 0, 0) == (client.count("snapshot"), client.count("reset"), client.broken)
-        assert client.partings
-        assert all(event == "drain" and 1_000 <= retry <= 10_000 for event, retry in client.partings)
-    for sidecar in (*old, *new):
-        assert " ERROR " not in sidecar.output
-        assert "Traceback" not in sidecar.output
+    await restart_each(
+        nginx.url,
+        old,
+        count,
+        start_sidecar,
+        celery_app,
+        stored,
+        before=lambda sidecar: nginx.take_out(sidecar.port) if taken_out else None,
+    )
     # Where nginx does not know that nobody listens on a port, it says so and goes to the other one.
     assert [] == [line for line in nginx.complaints if taken_out or "(111: Connection refused)" not in line]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from deploy.demo.redis_server import RedisServer
+from tests.support.caddy import Caddy
 from tests.support.celery_worker import Worker
 from tests.support.nginx import Nginx
 from tests.support.processes import Process
@@ -42,3 +43,9 @@ class StartNginx(Protocol):
     """Start nginx in front of sidecars."""
 
     def __call__(self, *sidecars: Sidecar) -> Nginx: ...
+
+
+class StartCaddy(Protocol):
+    """Start Caddy in front of sidecars."""
+
+    def __call__(self, *sidecars: Sidecar) -> Caddy: ...
