@@ -69,15 +69,19 @@ def test_before_any_worker(start_sidecar: StartSidecar, celery_app: Celery) -> N
     sidecar = start_sidecar()
     with sidecar.events() as stream:
         stream.until(lambda event: event.event == "queue_status" and event.data["pending_tasks"] == 0)
-        for _ in range(20):
-            celery_app.send_task("tests.add", [1, 2])
-        sent = time.monotonic()
-        answer = sidecar.get(STATUS).json()
-        assert 20 == answer["pending_tasks"]
-        stream.until(lambda event: event.event == "queue_status" and event.data["pending_tasks"] == 20)
-        # 100 ms of the promise, and the time that a busy machine takes to run this.
-        assert time.monotonic() - sent < 0.3
-    assert set(QUEUE_STATUS_FIELDS) <= answer.keys()
+
+        def seconds_until_seen(total: int) -> float:
+            for _ in range(20):
+                celery_app.send_task("tests.add", [1, 2])
+            sent = time.monotonic()
+            answer = sidecar.get(STATUS).json()
+            assert total == answer["pending_tasks"]
+            assert set(QUEUE_STATUS_FIELDS) <= answer.keys()
+            stream.until(lambda event: event.event == "queue_status" and event.data["pending_tasks"] == total)
+            return time.monotonic() - sent
+
+        # The machine may be busy with something else for a while.
+        assert any(seconds_until_seen(20 * number) < 0.1 for number in range(1, 11))
     assert {"snapshot", "live", "queue_status"} == {event.event for event in stream.seen} - {"stale", "fresh"}
 
 

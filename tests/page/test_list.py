@@ -150,8 +150,9 @@ def test_page_of_a_task(look: Look, sender: Sender, sidecar: Sidecar) -> None:
     expect(page.locator(".relatives")).to_contain_text("Child")
     page.locator(".relatives button").first.click()
     ticks = page.locator(".page-clock")
-    for seconds in range(3, 6):
-        expect(ticks).to_have_text(f"0:0{seconds}", timeout=5000)
+    for _ in range(3):
+        before = ticks.inner_text()
+        expect(ticks).not_to_have_text(before)
     expect(page).to_have_url(f"{sidecar.url}/#/tasks/root")
     page.keyboard.press("Escape")
     expect(page.get_by_role("tab", name="Active")).to_be_visible()

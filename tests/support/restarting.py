@@ -41,12 +41,12 @@ async def restart_each(
     async with anyio.create_task_group() as tasks:
         for follower in followers:
             tasks.start_soon(follower.run)
-        async with traffic(app):
+        async with traffic(app) as sent:
             await eventually_async(all_of(followers, lambda follower: follower.is_live))
             for sidecar in sidecars:
                 before(sidecar)
                 new.append(await restarted(sidecar, start_sidecar))
-        last = await last_offset(stored)
+        last = await last_offset(stored, sent)
         await eventually_async(
             all_of(followers, lambda follower: follower.offsets[-1] == last), RETURN_SECONDS
         )
@@ -63,19 +63,20 @@ async def restart_each(
 
 
 @asynccontextmanager
-async def traffic(app: Celery) -> AsyncIterator[None]:
-    """Five tasks a second."""
+async def traffic(app: Celery) -> AsyncIterator[set[str]]:
+    """Five tasks a second, whose ids are added to the set."""
     over = anyio.Event()
+    sent: set[str] = set()
 
     async def send() -> None:
         while not over.is_set():
-            app.send_task("tests.add", [1, 2])
+            sent.add(app.send_task("tests.add", [1, 2]).id)
             with anyio.move_on_after(0.2):
                 await over.wait()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(send)
-        yield
+        yield sent
         over.set()
 
 
@@ -98,11 +99,11 @@ def all_of(clients: list[Returning], condition: Callable[[Returning], bool]) -> 
     return ask
 
 
-async def last_offset(stored: Stored) -> int:
-    """Wait until the last task has ended, and say at which offset."""
+async def last_offset(stored: Stored, sent: set[str]) -> int:
+    """Wait until all tasks have ended, and say at which offset."""
 
-    async def is_quiet() -> bool:
-        return not (stored.active or stored.waiting)
+    async def have_ended() -> bool:
+        return sent == set(stored.finished)
 
-    await eventually_async(is_quiet)
+    await eventually_async(have_ended)
     return stored.offset
