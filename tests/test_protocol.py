@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
+from redis import Redis
 
 from celery_plugin.contract import EventType
 from deploy.demo.redis_server import RedisServer
@@ -22,11 +23,11 @@ from tests.support.sse import Event, Parser
 from tests.support.starters import StartSidecar, StartWorker
 from tests.support.tasks_app import Gate
 from tests.support.tokens import SECRET, token
-from tests.support.writing import task
+from tests.support.writing import task, worker
 
 QUEUE = "/api/v1/queue"
 EVENTS = f"{QUEUE}/events"
-NAMES = ("before", "one", "two")
+NAMES = ("before", "one", "two", "three")
 # Anyone may read, and who has a token only until that ends; there is room for two.
 LIMITED = {"SIDECAR_AUTH_SECRETS": SECRET, "SIDECAR_ALLOW_ANONYMOUS": "read", "SIDECAR_MAX_STREAMS": "2"}
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "protocol.md").read_text()
@@ -103,11 +104,12 @@ CLIENTS = {"python": (sys.executable, "follow.py"), "bash": ("bash", "follow.sh"
 def test_client(
     language: str,
     sender: Sender,
+    client: Redis,
     start_sidecar: StartSidecar,
     processes: list[Process],
     tmp_path: Path,
 ) -> None:
-    """The client that is shown has each event once, also when the sidecar is killed; it ends with a task."""
+    """The client that is shown has each event once, also when the sidecar is killed or Redis emptied."""
     [program] = blocks(language)
     interpreter, name = CLIENTS[language]
     (tmp_path / name).write_text(program)
@@ -115,23 +117,27 @@ def test_client(
     eventually(lambda: sidecar.get("/readyz").is_success)
 
     def run(path: str) -> Process:
-        client = Process([interpreter, name, sidecar.url + path], name=name, cwd=tmp_path)
-        processes.append(client)
-        return client
+        started = Process([interpreter, name, sidecar.url + path], name=name, cwd=tmp_path)
+        processes.append(started)
+        return started
 
     sender.send(task("before", "active"))
-    client = run(EVENTS)
-    client.wait_for_line("before")
+    follower = run(EVENTS)
+    follower.wait_for_line("before")
     sender.send(task("one", "active"))
-    client.wait_for_line("one")
+    follower.wait_for_line("one")
     sidecar.kill()
     sender.send(task("two", "active"))
     sidecar = start_sidecar(port=sidecar.port)
-    client.wait_for_line("two")
-    sender.send(task("two", "completed"))
-    client.wait_for_line("completed")
-    told = [name for line in client.output.splitlines() for name in NAMES if is_told(line, name)]
-    assert [*NAMES, "two"] == told
-    one = run(f"{QUEUE}/tasks/two/events")
+    follower.wait_for_line("two")
+    client.flushall()
+    sender.send(worker(), task("three", "active"))
+    last = follower.wait_for_line(r".*\bthree\b.*")[0]
+    told = [name for line in follower.output.splitlines() for name in NAMES if is_told(line, name)]
+    assert list(NAMES) == told
+    # Whoever did not start over would know of four.
+    assert language != "python" or last == "active three 1"
+    one = run(f"{QUEUE}/tasks/three/events")
+    sender.send(task("three", "completed"))
     assert 0 == one.wait()
     assert "completed" in one.output

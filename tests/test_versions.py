@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from celery import Celery
 from redis import Redis
 
 from celery_plugin.contract import PROTOCOL, Keys, Position, encode, encode_batch
@@ -17,7 +18,8 @@ from deploy.demo.redis_server import RedisServer, find_client
 from tests.support.batches import Sender, Stored
 from tests.support.deadline import eventually
 from tests.support.sidecar_process import Sidecar
-from tests.support.starters import StartSidecar
+from tests.support.starters import StartSidecar, StartWorker
+from tests.support.tasks_app import Gate
 from tests.support.writing import life, task, worker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,7 +73,7 @@ def test_a_later_plugin(sidecar: Sidecar, sender: Sender, client: Redis, stored:
         stream.until_task("a", "dreaming")
         sender.send(task("b", "active"))
         stream.until_task("b", "active")
-    assert ["b"] == [each["task_id"] for each in sidecar.get(f"{QUEUE}/tasks").json()["tasks"]]
+    assert {"b": "active"} == statuses(sidecar)
 
 
 def publish(client: Redis, stored: Stored, event: dict[str, Any]) -> None:
@@ -116,16 +118,26 @@ def test_taking_it_out(redis_server: RedisServer, sender: Sender, client: Redis)
     assert [b"queue:mine"] == client.keys()
 
 
-def test_a_worker_that_still_runs(sidecar: Sidecar, sender: Sender, client: Redis) -> None:
-    """It goes on in a new epoch; the stream begins anew, and what comes then is told."""
+def test_a_worker_that_still_runs(
+    start_sidecar: StartSidecar, start_worker: StartWorker, celery_app: Celery, gate: Gate, client: Redis
+) -> None:
+    """It tells anew of what it has, and viewers begin anew."""
+    start_worker()
+    sidecar = start_sidecar()
     with sidecar.events() as stream:
         stream.until_type("live")
-        sender.send(task("a", "active"))
-        stream.until_task("a", "active")
+        held = celery_app.send_task("tests.wait_for_file", (str(gate),)).id
+        stream.until_task(held, "active")
         client.unlink(*removal()[4:])
-        sender.send(task("b", "active"))
+        other = celery_app.send_task("tests.wait_for_file", (str(gate),)).id
         stream.until_type("reset")
-        stream.until(lambda event: "b" in event.text)
+        eventually(lambda: {held: "active", other: "active"} == statuses(sidecar))
+        gate.open()
+
+
+def statuses(sidecar: Sidecar) -> dict[str, str]:
+    """Task id → status, of what workers have."""
+    return {each["task_id"]: each["status"] for each in sidecar.get(f"{QUEUE}/tasks").json()["tasks"]}
 
 
 def test_every_test_and_file_that_is_named_exists() -> None:
