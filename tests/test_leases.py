@@ -26,9 +26,9 @@ def site() -> Iterator[Site]:
         yield opened
 
 
-def _active_on(site: Site, worker: Worker) -> str:
+def _active_on(site: Site, worker: Worker, queue: str = "") -> str:
     """Start a task that runs until its gate opens, on this worker alone."""
-    queue = worker.hostname
+    queue = queue or worker.hostname
     task_id = site.call("wait_for_file", str(site.directory.name) + "/gate", queue=queue)
     eventually(lambda: task_id in site.shown.active)
     return task_id
@@ -37,7 +37,8 @@ def _active_on(site: Site, worker: Worker) -> str:
 def _start(site: Site, **options: Any) -> Worker:
     """Start a worker that has a queue of its own, too."""
     hostname = options.pop("hostname", None) or unique_hostname("w")
-    return site.start(hostname=hostname, arguments=("-Q", f"celery,{hostname}"), **options)
+    queue = options.pop("queue", hostname)
+    return site.start(hostname=hostname, arguments=("-Q", f"celery,{queue}"), **options)
 
 
 def _open_gate(site: Site) -> None:
@@ -137,14 +138,13 @@ def test_a_warm_shutdown_that_takes_long(site: Site, how: str) -> None:
 def test_two_workers_of_one_hostname(site: Site) -> None:
     """Two records, two leases; when one dies, the tasks of the other stay as they are."""
     hostname = unique_hostname()
-    first, second = _start(site, hostname=hostname), _start(site, hostname=hostname)
+    first, second = (_start(site, hostname=hostname, queue=queue) for queue in ("first", "second"))
     first_id, second_id = site.worker_id(first), site.worker_id(second)
     assert first_id != second_id
     assert {first_id, second_id} == set(site.shown.leases)
-    ids = {_active_on(site, first), _active_on(site, first)}
-    of_first = {t for t in ids if site.shown.active[t]["run"].startswith(f"{first_id}/")}
-    of_second = {t for t in ids if site.shown.active[t]["run"].startswith(f"{second_id}/")}
-    assert (1, 1) == (len(of_first), len(of_second))
+    of_first, of_second = {_active_on(site, first, "first")}, {_active_on(site, second, "second")}
+    runs = [site.shown.active[task_id]["run"].rpartition("/")[0] for task_id in (*of_first, *of_second)]
+    assert [first_id, second_id] == runs
     first.kill()
     eventually(lambda: of_first == set(site.shown.finished))
     assert of_second == set(site.shown.active)
