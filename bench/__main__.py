@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import argparse
 
-from bench import checker, fanout, fuzz, hostile, ingest, latency, overhead, pending, queries, soak, viewer
+from bench import (
+    checker,
+    fanout,
+    fuzz,
+    hostile,
+    ingest,
+    latency,
+    overhead,
+    pending,
+    queries,
+    size,
+    soak,
+    viewer,
+)
 
 BENCHES = {
     "latency": latency,
@@ -12,6 +25,7 @@ BENCHES = {
     "ingest": ingest,
     "fanout": fanout,
     "queries": queries,
+    "size": size,
     "overhead": overhead,
     "soak": soak,
     "checker": checker,
