@@ -22,9 +22,15 @@ BASE = "localhost/base"
 IMAGE = "localhost/celery-sidecar"
 SUITE = "bookworm"
 CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
+# What a worker has besides: its processes share memory.
+_OF_A_WORKER = """\
+mount -t tmpfs -o mode=1777 none "$0/tmp"
+mount --rbind /dev "$0/dev"
+"""
 # What a container has of its kernel's: nothing may be written, and nobody becomes another user.
 _CONTAINED = """\
 mount --bind "$0" "$0"
+{more}
 mount -o remount,bind,ro "$0"
 exec setpriv --no-new-privs chroot --userspec="$1" "$0" "${@:2}"
 """
@@ -87,6 +93,11 @@ class Image:
         command = [*self.config["Entrypoint"], *(arguments or self.config["Cmd"])]
         return Process(self._contained(command), name="container", env=self.env | dict(env or {}))
 
+    def run(self, command: Sequence[str], env: Mapping[str, str], *, folder: str) -> Process:
+        """Run something else in a folder of it, which may also use /tmp and devices."""
+        contained = self._contained(["env", "--chdir", folder, *command], _OF_A_WORKER)
+        return Process(contained, name=Path(command[0]).name, env=self.env | dict(env))
+
     def check_health(self, env: Mapping[str, str]) -> int:
         """Run its health check beside one that runs; its exit code."""
         kind, *command = self.config["Healthcheck"]["Test"]
@@ -94,8 +105,8 @@ class Image:
         done = subprocess.run(self._contained(command), env=self.env | dict(env), check=False, timeout=60)
         return done.returncode
 
-    def _contained(self, command: Sequence[str]) -> list[str]:
-        enter = ["unshare", "--mount", "bash", "-euc", _CONTAINED]
+    def _contained(self, command: Sequence[str], more: str = "") -> list[str]:
+        enter = ["unshare", "--mount", "bash", "-euc", _CONTAINED.replace("{more}", more)]
         return [*enter, str(self.root), self.config["User"], *command]
 
 

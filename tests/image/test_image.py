@@ -18,10 +18,12 @@ from deploy.demo.redis_server import RedisServer
 from tests.image.building import Builder, Image
 from tests.support import acl
 from tests.support.celery_worker import launch_worker, wait_until_ready
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_SECONDS, eventually
+from tests.support.deployed import DEPLOY, documents
 from tests.support.guarded import bearer
 from tests.support.needed import need
 from tests.support.processes import Process
+from tests.support.sidecar_process import launch_sidecar, wait_until_alive
 from tests.support.sse import EventStream
 from tests.support.tasks_app import make_producer
 from tests.support.tokens import SECRET, token
@@ -118,6 +120,29 @@ def test_the_main_job(image: Image, redis: RedisServer) -> None:
     finally:
         container.close()
         worker.close()
+
+
+def test_the_compose_file_finds_its_programs(image: Image, redis: RedisServer) -> None:
+    """The worker and the application of the Compose file run from the image, which has all that they need."""
+    [compose] = documents("compose.yaml")
+    services = {name: compose["services"][name] for name in ("worker", "application")}
+    assert [[".:/srv/deploy:ro"]] * 2 == [service["volumes"] for service in services.values()]
+    shutil.copytree(DEPLOY, image.root / "srv" / "deploy")
+    sidecar, processes = launch_sidecar(redis.url), []
+    try:
+        wait_until_alive(sidecar)
+        for service in services.values():
+            env = {
+                key: value.replace("redis:6379", f"{HOST}:{redis.port}")
+                for key, value in service["environment"].items()
+            }
+            processes.append(image.run(service["entrypoint"], env, folder=service["working_dir"]))
+        with sidecar.events() as stream:
+            stream.until(lambda event: event.data.get("status") == "completed", PATIENCE_SECONDS)
+    finally:
+        for process in (*processes, sidecar):
+            process.close()
+        shutil.rmtree(image.root / "srv" / "deploy")
 
 
 def _status(port: int, headers: dict[str, str]) -> int | None:
