@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Iterable, Sequence
 
 import anyio
@@ -21,10 +20,9 @@ from sidecar.waiting_lists import Budget, ListReader, Place, Seen, WaitingList
 
 # A page ends where so much has been read; the rest is behind its cursor.
 PAGE_BYTES = 4 * 1024 * 1024
-# How far tasks are looked for in each queue, and how long in all of them.
-FIND_MESSAGES = 1000
-FIND_BYTES = 4 * 1024 * 1024
-FIND_SECONDS = 0.5
+# How far tasks are looked for in each queue, and in all of them.
+FIND_MESSAGES, FIND_BYTES = 1000, 4 * 1024 * 1024
+FIND_ALL_MESSAGES, FIND_ALL_BYTES = 20_000, 16 * 1024 * 1024
 # So many messages are read in one step of the loop: less than 1 ms, where they are of the usual size.
 STEP_ENTRIES = 20
 # So many look at a time: each may hold its budget and one slice in memory.
@@ -72,10 +70,9 @@ class Pending:
         looks_like = [text for task_id in task_ids for text in _mentions(task_id)]
         search = _Search(set(task_ids), looks_like if len(task_ids) <= FEW_IDS else None)
         async with self._readers:
-            until = time.monotonic() + FIND_SECONDS
             for queue in self._known():
-                await self._find_in(queue, search, until)
-                if not search.task_ids or time.monotonic() > until:
+                await self._find_in(queue, search)
+                if search.is_over:
                     break
         return search.found
 
@@ -89,12 +86,13 @@ class Pending:
             seen += messages
         return seen, budget.is_left
 
-    async def _find_in(self, queue: str, search: _Search, until: float) -> None:
+    async def _find_in(self, queue: str, search: _Search) -> None:
         budget = Budget(FIND_MESSAGES, FIND_BYTES)
         async for messages in self._lists.slices(await self._lists_of(queue), None, budget):
+            search.budget.take(messages.messages)
             for seen in filter(search.may_be, messages):
                 search.take(queue, self._entry(seen))
-            if not search.task_ids or time.monotonic() > until:
+            if search.is_over:
                 return
 
     def _entry(self, seen: Seen) -> JSON:
@@ -138,8 +136,14 @@ class _Search:
     def __init__(self, task_ids: set[str], looks_like: list[bytes] | None) -> None:
         self.task_ids = task_ids
         self.found: dict[str, JSON] = {}
+        self.budget = Budget(FIND_ALL_MESSAGES, FIND_ALL_BYTES)
         # Where they are few no message is parsed that does not have one of them.
         self._looks_like = looks_like
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether all were found, or enough was read."""
+        return not self.task_ids or not self.budget.is_left
 
     def may_be(self, seen: Seen) -> bool:
         """Tell whether a message is worth a closer look."""

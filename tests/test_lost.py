@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from celery import Celery
 from hypothesis import given, settings
@@ -47,8 +48,12 @@ def sender(redis_server: RedisServer) -> Iterator[Sender]:
 
 
 def ask(sidecar: Sidecar, path: str) -> Any:
-    """Ask below the queue's path."""
-    return sidecar.get(QUEUE + path).json()
+    """Ask below the queue's path; one that has just begun has not read Redis yet."""
+    return eventually(lambda: _unless_away(sidecar.get(QUEUE + path)))
+
+
+def _unless_away(answer: httpx.Response) -> Any:
+    return None if answer.status_code == 503 else answer.json()
 
 
 def told(stream: EventStream, task_id: str) -> list[Event]:

@@ -362,7 +362,7 @@ def test_one_task(sidecar: Sidecar, celery_app: Celery, start_worker: StartWorke
 async def test_how_far_a_task_is_looked_for(
     redis_server: RedisServer, redis_client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Among so many messages of each queue a task is found, and behind them not."""
+    """Among so many messages of each queue and of all queues a task is found, and behind them not."""
     monkeypatch.setattr(pending_module, "FIND_MESSAGES", 100)
     redis_client.sadd("_kombu.binding.zoo", "\x06\x16\x06\x16zoo")
     for queue in ("celery", "zoo"):
@@ -373,6 +373,9 @@ async def test_how_far_a_task_is_looked_for(
         assert ("zoo", 99, "zoo99") == (found["queue"], found["position"], found["task_id"])
         for unknown in ("zoo100", "celery100", "zoo", "nobody", ""):
             assert await pending.record(unknown) is None
+        monkeypatch.setattr(pending_module, "FIND_ALL_MESSAGES", 100)
+        assert await pending.record("celery99") is not None
+        assert await pending.record("zoo0") is None
 
 
 async def test_many_are_looked_for_together(redis_server: RedisServer, redis_client: Redis) -> None:
