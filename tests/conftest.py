@@ -44,9 +44,9 @@ hypothesis_settings.register_profile(
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# What takes minutes, and a machine where one may be root (`make image-test`) or a package index
-# (`make release-check`).
-_APART = {"image": "IMAGE_TEST", "release": "RELEASE_TEST"}
+# What takes minutes: on several servers (`make test-matrix`), on a machine where one may be root
+# (`make image-test`) or with a package index (`make release-check`).
+_APART = {"servers": "SERVERS_TEST", "image": "IMAGE_TEST", "release": "RELEASE_TEST"}
 collect_ignore = [folder for folder, variable in _APART.items() if not os.environ.get(variable)]
 
 _PROCESSES = pytest.StashKey[list[Process]]()

@@ -1,4 +1,4 @@
-"""Run the suites on every Celery and server that is promised: ``python -m tests.matrix [5.3 … valkey-8.1]``.
+"""Run the suites on every Celery and server that is promised: ``python -m tests.matrix [5.3 valkey-8.1 …]``.
 
 Each Celery gets an environment of its own in ``.matrix/``, with the kombu of its time and the redis-py that
 this kombu asks for. The servers come out of wheels, and run under the environment of `make test`.
@@ -51,11 +51,14 @@ SERVER_SUITE = (
     "lost",
     "task_stream",
     "checker",
-    "located",
-    "sentinel",
-    "cluster",
-    "tls",
+    "servers/located",
+    "servers/sentinel",
+    "servers/cluster",
+    "servers/tls",
 )
+# What `make test` leaves out, on the server that it takes.
+ON_PATH = "redis-on-path"
+PATH_SUITE = tuple(name for name in SERVER_SUITE if "/" in name)
 # What concerns the plugin: the sidecar never meets Celery.
 SUITE = (
     "script",
@@ -68,7 +71,7 @@ SUITE = (
     "progress",
     "counters",
     "celery_events",
-    "located",
+    "servers/located",
     "state_redis",
 )
 # Older redis-py and Celery warn of themselves; our own warnings are errors in `make test`.
@@ -81,7 +84,7 @@ WARNINGS = (
 
 def main() -> int:
     """Run the suites and say how it went."""
-    every = [*KOMBU, *SERVERS]
+    every = [*KOMBU, *SERVERS, ON_PATH]
     parser = argparse.ArgumentParser(prog="python -m tests.matrix", description=__doc__)
     parser.add_argument("versions", nargs="*", default=every, help=f"of {', '.join(every)}")
     failed = [version for version in parser.parse_args().versions if not _passes(version)]
@@ -90,6 +93,9 @@ def main() -> int:
 
 
 def _passes(version: str) -> bool:
+    if version == ON_PATH:
+        print("==", version, flush=True)
+        return _suite_passes(sys.executable, PATH_SUITE)
     if version in SERVERS:
         server = _server(version)
         print("==", version, flush=True)
@@ -102,7 +108,7 @@ def _passes(version: str) -> bool:
 
 
 def _suite_passes(python: str, suite: Sequence[str], **environment: str) -> bool:
-    files = [f"tests/test_{name}.py" for name in suite]
+    files = ["tests/{}{}test_{}.py".format(*name.rpartition("/")) for name in suite]
     warnings = [argument for warning in WARNINGS for argument in ("-W", warning)]
     options = [
         "-q",
@@ -114,7 +120,8 @@ def _suite_passes(python: str, suite: Sequence[str], **environment: str) -> bool
         *warnings,
     ]
     command = [python, "-m", "pytest", *options, *files]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, check=False).returncode == 0
+    environment = {**os.environ, "SERVERS_TEST": "true", **environment}
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
 
 
 def _server(name: str) -> Path:
