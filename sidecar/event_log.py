@@ -16,6 +16,9 @@ from sidecar.subjects import Facts, subjects_of
 
 # About 6 MB; a viewer that falls further behind gets a snapshot, which is less to read than what it missed.
 LENGTH = 10_000
+# So far apart are the places before and after a restart: more than can ever be put back. Else who stood there
+# before would seem to stand among what was put back.
+_APART = 2**48
 
 
 def sse(event: str, data: bytes | str, position: Position | None = None) -> bytes:
@@ -112,7 +115,7 @@ class EventLog:
     def restart(self, position: Position) -> None:
         """Begin anew behind a position; every place of before has been left behind."""
         self._frames.clear()
-        self.end += 1
+        self.end += _APART
         self.position = position
 
     def adopt(self, epoch: str) -> None:

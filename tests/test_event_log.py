@@ -101,6 +101,16 @@ def test_restart() -> None:
     )
 
 
+def test_no_place_of_before_is_held() -> None:
+    """However much is put back into a log that began anew: who stood in the old one has missed the change."""
+    log = log_at(6, appended=3)
+    before = [log.place_after(offset) for offset in range(6, 10)]
+    log.restart(Position(OTHER, 5))
+    log.put_back([make_frame(OTHER, entry(offset), {"type": "task_status"}) for offset in range(1, 6)])
+    assert [False] * 4 == [log.holds_place(place) for place in before]
+    assert log.holds_place(log.place_after(0))
+
+
 def test_adopt() -> None:
     """The first epoch is taken over by a log that has nothing."""
     log = EventLog()
