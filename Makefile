@@ -69,6 +69,8 @@ sbom: wheel ## Write into dist/ what the image has inside (CycloneDX)
 	$(BIN)/cyclonedx-py environment $(SERVER)/bin/python --pyproject $(SERVER)/pyproject.toml --mc-type application \
 		--output-reproducible --validate --output-format JSON --output-file $(WHEEL_DIR)/celery-sidecar-$(VERSION).cdx.json
 
+# Podman's own format has no health check.
+image: export BUILDAH_FORMAT = docker
 image: ## Build the image, with CONTAINER=docker or podman
 	$(CONTAINER) build --file Containerfile --tag celery-sidecar:$(VERSION) \
 		--build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .

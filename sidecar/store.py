@@ -87,8 +87,8 @@ class Store:
                     break
 
     async def workers(self) -> list[bytes]:
-        """The record of each worker."""
-        return list(await self._ask(self._client.hvals(self._keys.workers)))
+        """The record of each worker; read as a worker's own user may, too."""
+        return list((await self._scan(self._keys.workers)).values())
 
     async def leases(self) -> Leases:
         """Read every lease and the clock that it goes by."""
@@ -102,14 +102,18 @@ class Store:
         return Leases(by_worker, seconds + micros / 1e6, self._position(*log))
 
     async def counters(self) -> dict[bytes, bytes]:
-        """Every counter by its field; read in steps, so that Redis is not held up."""
-        counters: dict[bytes, bytes] = {}
+        """Every counter by its field."""
+        return await self._scan(self._keys.counters)
+
+    async def _scan(self, key: str) -> dict[bytes, bytes]:
+        """A whole hash, read in steps, so that Redis is not held up."""
+        whole: dict[bytes, bytes] = {}
         cursor = 0
         while True:
-            cursor, found = await self._ask(self._client.hscan(self._keys.counters, cursor, count=SCAN_COUNT))
-            counters |= found
+            cursor, found = await self._ask(self._client.hscan(key, cursor, count=SCAN_COUNT))
+            whole |= found
             if not cursor:
-                return counters
+                return whole
 
     async def failures(self, minutes: range) -> int:
         """How many tasks failed in these minutes since the epoch; raises ValueError if that is no number."""

@@ -38,7 +38,7 @@ from sidecar.state import State
 
 SENT: Final = "celery_task_sent_total"
 # A worker that has ended as it should is shown as down for so long, and then no more.
-GONE_SECONDS: Final = 600.0
+GONE_SECONDS: Final = 240.0
 COUNTED: Final = {
     SENT: "Tasks that were sent, as far as that is known: those that workers have received",
     RECEIVED: "Tasks that workers have received",

@@ -109,12 +109,12 @@ def test_wrong_credentials(start_redis: StartRedis, url: str) -> None:
 def test_missing_rights(redis_server: RedisServer, client: Redis, sender: Sender) -> None:
     """Each command that is refused is named."""
     client.execute_command(
-        "ACL", "SETUSER", acl.USER, "-zrange", "-hvals", "-client|tracking", "resetchannels"
+        "ACL", "SETUSER", acl.USER, "-zrange", "-hscan", "-client|tracking", "resetchannels"
     )
     report = look(redis_server.url)
     assert 2 == report.code
     rights = " ".join(report.of("rights", "error", "warning"))
-    for word in ("ZRANGE queue:leases", "HVALS queue:workers", "SUBSCRIBE queue:events", "CLIENT TRACKING"):
+    for word in ("ZRANGE queue:leases", "HSCAN queue:workers", "SUBSCRIBE queue:events", "CLIENT TRACKING"):
         assert word in rights
 
 
@@ -125,6 +125,7 @@ def test_the_rights_of_a_worker(redis_server: RedisServer, client: Redis, sender
     report = look(url, "--as-worker", "--broker-url", redis_server.url)
     assert [] == report.of("rights", "error"), report.all
     assert any("worker's rights: all" in what for what in report.of("rights", "ok"))
+    assert any("alive: celery@one" in what for what in report.of("workers", "ok")), report.all
     assert before == everything(client)
     client.execute_command("ACL", "SETUSER", acl.WORKER, "-eval", "-xtrim")
     [refused] = look(url, "--as-worker", "--broker-url", redis_server.url).of("rights", "error")

@@ -149,7 +149,9 @@ def _check_sidecar(target: Target | None, findings: Findings) -> None:
     except NoAnswer as error:
         findings.add(ERROR, "sidecar", f"{target.url}: {error}", "is it running, and may this token read?")
         return
-    findings.add(OK, "sidecar", f"{target.url} is ready; it sees {told.get('workers_online', '?')} workers")
+    seen = told.get("workers_online")
+    workers = "" if seen is None else f"; it sees {seen} workers"
+    findings.add(OK, "sidecar", f"{target.url} is ready{workers}")
     if isinstance(at := told.get("server_time"), int | float):
         tell_skew(findings, "clock", "the sidecar's clock", at - (before + time.time()) / 2)
 

@@ -30,7 +30,7 @@ def sidecar_commands(keys: Keys) -> list[Command]:
         ("HGET", keys.timelines, ""),
         ("HMGET", keys.counters, ""),
         ("HMGET", keys.depths, ""),
-        ("HVALS", keys.workers),
+        ("HSCAN", keys.workers, 0, "COUNT", 1),
         ("ZRANGE", keys.leases, 0, 0),
         ("ZRANGE", keys.finished, 0, 0),
         ("XRANGE", keys.events, "-", "+", "COUNT", 1),

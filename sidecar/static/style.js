@@ -100,7 +100,7 @@ dialog::backdrop { background: var(--shade); }
 .tab[aria-selected=true] { background: color-mix(in srgb, var(--brand) 9%, transparent); color: var(--ink); font-weight: 600; }
 .tab-count:not(:empty) { margin-inline-start: 6px; color: var(--muted); font-weight: 450; }
 .side-tab { display: none; }
-.filters { display: flex; gap: 6px; flex: 1; justify-content: flex-end; min-width: 0; }
+.filters { display: flex; flex-wrap: wrap; gap: 6px; flex: 1 1 470px; justify-content: flex-end; }
 .search { display: flex; align-items: center; gap: 6px; height: 30px; padding: 0 8px; border: 1px solid var(--line); border-radius: 6px; background: var(--panel); color: var(--muted); flex: 0 1 250px; min-width: 104px; }
 .search:focus-within { border-color: var(--brand); }
 .search input { border: 0; background: none; outline: 0; width: 100%; min-width: 0; color: var(--ink); font-size: 13px; }
@@ -244,7 +244,7 @@ section > h4 { margin-bottom: 4px; }
   .tabs { width: 100%; overflow-x: auto; scrollbar-width: none; gap: 0; }
   .tab { padding: 5px 9px; }
   .side-tab { display: block; }
-  .filters { flex-wrap: wrap; width: 100%; }
+  .filters { flex-basis: 100%; }
   .search { flex: 1 1 100%; height: 34px; }
   .search input { font-size: 16px; }
   .filters select { flex: 1 1 0; min-width: 0; max-width: none; height: 34px; }

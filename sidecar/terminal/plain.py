@@ -80,7 +80,14 @@ def _task(task: JSON) -> str:
     if isinstance(runtime := task.get("runtime"), int | float):
         parts.append(f"took {duration(runtime)}")
     parts.append(clean(task.get("exception") or task.get("message")))
-    return _line(_at(task), clean(task.get("status")), "  ".join(filter(None, parts)))
+    return _line(_told_at(task), clean(task.get("status")), "  ".join(filter(None, parts)))
+
+
+def _told_at(task: JSON) -> float:
+    # Progress comes in the event of the start.
+    progress = task.get("progress")
+    at = progress.get("updated_at") if isinstance(progress, dict) and task.get("status") == "active" else None
+    return float(at) if isinstance(at, int | float) else _at(task)
 
 
 def _figures(data: JSON) -> str:

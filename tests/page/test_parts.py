@@ -188,6 +188,25 @@ def test_themes_and_motion(look: Look, sidecar: Sidecar) -> None:
     assert "0snone" == light.locator(".head, .tab").first.evaluate(moving)
 
 
+# Which tabs, fields and choices are not there to be clicked.
+COVERED = """viewer => {
+  const root = viewer.shadowRoot;
+  const all = [...root.querySelectorAll('.tab:not(.side-tab), .search input, .filters select')];
+  return all.filter((each) => {
+    const { x, y, width, height } = each.getBoundingClientRect();
+    const at = (dx) => root.elementFromPoint(x + dx, y + height / 2)?.closest('button, input, select');
+    return [4, width / 2, width - 4].some((dx) => at(dx) !== each);
+  }).map((each) => each.textContent || each.type);
+}"""
+
+
+def test_at_any_width(page: Page) -> None:
+    """Nothing lies over what chooses the list, nor runs out of the window."""
+    for width in range(650, 1300, 30):
+        page.set_viewport_size({"width": width, "height": 700})
+        assert (width, []) == (width, page.locator("queue-viewer").evaluate(COVERED))
+
+
 def test_on_a_phone(look: Look, sender: Sender, sidecar: Sidecar) -> None:
     """Nothing is wider than the screen; queues and workers have a tab of their own."""
     page = look(f"{sidecar.url}/", viewport=PHONE, has_touch=True)
