@@ -15,6 +15,9 @@ from celery import Celery
 
 from deploy.demo.child import environment
 from deploy.demo.redis_server import RedisServer
+from sidecar.terminal.follow import Message
+from sidecar.terminal.plain import plain_lines
+from sidecar.terminal.text import clock
 from tests.support.batches import Sender, worker_step
 from tests.support.deadline import eventually
 from tests.support.guarded import serving
@@ -131,6 +134,15 @@ def test_a_pipe_is_clean_too(sender: Sender, sidecar: Sidecar, start_process: St
         process.wait_for_line("figures|queue_status")
         assert process.output.replace("\n", "").isprintable()
         assert process.stop(number=signal.SIGINT) == 0
+
+
+def test_a_line_has_the_time_of_what_it_tells() -> None:
+    """Progress comes in the event of the start, with a time of its own."""
+    record = {"status": "active", "timestamp": 1_700_000_000.0, "task_id": "a", "message": "step 1"}
+    later = record | {"progress": {"message": "step 1", "updated_at": 1_700_000_060.0}}
+    began, goes_on = plain_lines([Message("task_status", record), Message("task_status", later)])
+    assert f"{clock(1_700_000_000.0)} active" == began[:15]
+    assert f"{clock(1_700_000_060.0)} active" == goes_on[:15]
 
 
 def test_the_size_is_followed(sender: Sender, sidecar: Sidecar) -> None:
