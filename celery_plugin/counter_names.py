@@ -30,6 +30,8 @@ TOTALS: Final = {
     "retrying": "celery_task_retried_total",
     "revoked": "celery_task_revoked_total",
     "rejected": "celery_task_rejected_total",
+    # By the worker itself, when it ends and does not wait; else by the one that finds it dead.
+    "lost": LOST,
 }
 # What each counter and histogram is about; failures also have the exception, before the queue.
 LABELS: Final = ("name", "hostname", "queue_name")

@@ -431,6 +431,9 @@ def test_last_words(make_writer: StartWriter, stored: Stored) -> None:
     assert "offline" == stored.workers[WORKER_ID]["status"]
     assert ["reserved", "pending"] == stored.statuses("held")
     assert ("lost", "worker_exited") == (stored.finished["ran"]["status"], stored.finished["ran"]["reason"])
+    assert [1] == [
+        number for (name, *_), number in stored.counters.items() if name == "celery_task_lost_total"
+    ]
 
 
 def test_stopping_waits_once(make_writer: StartWriter, stored: Stored) -> None:
