@@ -224,6 +224,8 @@ def test_nothing_is_left_of_them(sidecar: Sidecar, sender: Sender) -> None:
     # What a crowd needs at one time stays with the allocator, and it takes some thousands to meet the largest
     # crowd; what is left of each client comes with every thousand. 0.5 MB is half a KiB of each.
     assert any(kept_of_a_thousand() < 0.5 for _ in range(8))
+    # Its places are free again, too, a moment after its socket.
+    eventually(lambda: "\nsidecar_streams 0.0\n" in sidecar.get("/metrics").text)
     sender.send(task("a", "active"))
     with sidecar.events() as stream:
         stream.until_type("live")
