@@ -65,11 +65,6 @@ def read_moved(error: Exception) -> Moved | None:
     return Moved(found[2], int(found[3]))
 
 
-def is_on_its_way(error: Exception) -> bool:
-    """Tell the answer of the node that has a slot, of which this key is being moved."""
-    return type(error).__name__ == "AskError" or str(error).startswith("ASK ")
-
-
 class Refused(NamedTuple):
     """A server's answer that it does not answer that."""
 
@@ -80,6 +75,14 @@ class Away(NamedTuple):
     """No answer."""
 
     why: str
+
+
+def read_refusal(error: Exception) -> Moved | Refused | None:
+    """What a server's error answers to a question of where; None where it has what was asked for."""
+    # Whose key is on its way has the slot.
+    if type(error).__name__ == "AskError" or str(error).startswith("ASK "):
+        return None
+    return read_moved(error) or Refused(str(error))
 
 
 class Found(NamedTuple):

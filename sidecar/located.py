@@ -25,10 +25,9 @@ from celery_plugin.redis_servers import (
     Found,
     NotFound,
     Question,
-    Refused,
     Servers,
-    is_on_its_way,
     read_moved,
+    read_refusal,
 )
 
 
@@ -101,8 +100,7 @@ class _Finder:
             await connection.send_command(*question.command)
             return await connection.read_response()
         except (ResponseError, AuthenticationError) as error:
-            # Whose keys are on their way has the slot.
-            return None if is_on_its_way(error) else read_moved(error) or Refused(str(error))
+            return read_refusal(error)
         except (RedisError, OSError) as error:
             return Away(str(error) or type(error).__name__)
         finally:

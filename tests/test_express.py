@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deploy.demo.ports import HOST
+from tests.support import npm
 from tests.support.batches import Sender
 from tests.support.deadline import eventually
 from tests.support.needed import need
@@ -34,13 +34,7 @@ AFTER = f"\nconst server = app.listen(0, '{HOST}', () => console.log(`port ${{se
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the example imports."""
-    npm = need(shutil.which("npm"), "npm")
-    made = tmp_path_factory.mktemp("express")
-    command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(made), *PACKAGES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode:
-        need(None, f"what npm is to bring ({done.stderr.strip()[-200:]})")
-    return made
+    return npm.install(tmp_path_factory.mktemp("express"), *PACKAGES)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from celery_plugin.redis_servers import (
     Search,
     Sentinels,
     read_moved,
+    read_refusal,
     read_servers,
     url_of_sentinels,
 )
@@ -177,6 +178,20 @@ def test_who_knew_last_is_asked_first(servers: Sentinels | Cluster) -> None:
 def test_moved(expected: Moved | None, error: Exception) -> None:
     """What a node says is read as each redis-py passes it on."""
     assert expected == read_moved(error)
+
+
+@pytest.mark.parametrize(
+    ("expected", "error"),
+    [
+        (Moved("host", 7000), ResponseError("MOVED 13011 host:7000")),
+        (None, ResponseError("ASK 13011 host:7000")),
+        (None, AskError("13011 host:7000")),
+        (Refused("NOAUTH Authentication required."), ResponseError("NOAUTH Authentication required.")),
+    ],
+)
+def test_refusals(expected: Moved | Refused | None, error: Exception) -> None:
+    """Whose key is on its way has the slot; anything else that is no move is a refusal."""
+    assert expected == read_refusal(error)
 
 
 @pytest.mark.parametrize(

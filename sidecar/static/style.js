@@ -88,7 +88,8 @@ dialog::backdrop { background: var(--shade); }
 .segments { display: flex; gap: 1px; height: 6px; border-radius: 3px; overflow: hidden; background: var(--track); }
 .segment { background: var(--state); min-width: 2px; flex: 0 1 0; }
 .segment[data-status=pending] { opacity: .5; }
-.queues:empty::after, .workers:empty::after { content: "None yet"; color: var(--muted); font-size: 13px; }
+.queues:empty::after, .workers:empty::after { content: "–"; color: var(--muted); font-size: 13px; }
+[data-connection=live] :is(.queues, .workers):empty::after { content: "None yet"; }
 .side[data-unknown] :is(.queues, .workers):empty::after { content: "Not shown to you"; }
 
 .main { display: grid; grid-template-columns: minmax(0, 1fr) 268px; gap: 20px; flex: 1; min-height: 0; padding: 14px 20px 0; }

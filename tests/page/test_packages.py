@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +13,10 @@ import pytest
 from celery import Celery
 from playwright.sync_api import Browser, Page, expect
 
+from tests.support import npm
 from tests.support.batches import Sender
 from tests.support.browser import DESKTOP, PHONE, Look, card, open_page
 from tests.support.foreign_site import Gate, Shop
-from tests.support.needed import need
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartSidecar
 from tests.support.tokens import SECRET
@@ -32,13 +31,7 @@ EMBEDDING = (ROOT / "docs/embedding.md").read_text()
 @pytest.fixture(scope="module")
 def npm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with what the tests take from npm."""
-    npm = need(shutil.which("npm"), "npm")
-    folder = tmp_path_factory.mktemp("npm")
-    command = [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), *PACKAGES]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    if done.returncode:
-        need(None, f"what npm is to bring ({done.stderr.strip()[-200:]})")
-    return folder
+    return npm.install(tmp_path_factory.mktemp("npm"), *PACKAGES)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -56,6 +56,18 @@ def test_drain(browser: Browser, sender: Sender, start_sidecar: StartSidecar) ->
     assert f"last_event_id={last.position.epoch}-" in second
 
 
+def test_before_anything_is_known(look: Look, sidecar: Sidecar) -> None:
+    """While it connects the viewer has no figures, and does not say that there is no queue and no worker."""
+    page = look("about:blank")
+    page.route("**/events*", lambda _: None)
+    page.goto(f"{sidecar.url}/")
+    expect(connection(page)).to_have_text("Connecting…")
+    for name in ("queues", "workers"):
+        content = page.locator(f".{name}").evaluate("list => getComputedStyle(list, '::after').content")
+        assert '"–"' == content
+    expect(figure(page, "total")).to_have_text("–")
+
+
 def test_overloaded(look: Look, sender: Sender, start_sidecar: StartSidecar) -> None:
     """Where there is no room the viewer says so, comes back as late as it is asked to, and then shows all."""
     sidecar = start_sidecar(env={"SIDECAR_MAX_STREAMS": "1"})
