@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from celery_plugin.contract import Keys
 from celery_plugin.ends import Ending, counters_of_gone_hosts, dead_workers_ends, stray_ends
-from celery_plugin.script import Operation, Other
+from celery_plugin.operations import Operation, Other
 from celery_plugin.worker import WorkerRecord
 
 logger = logging.getLogger("celery_plugin")

@@ -13,6 +13,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from sidecar.turns import TurnLoop
+
 HEAD_SECONDS = 15.0
 # Cookies and a token have room; a stream keeps its head as long as it is open.
 HEAD_MAX_BYTES = 32_768
@@ -20,6 +22,8 @@ HEAD_MAX_BYTES = 32_768
 HEADERS_MAX = 100
 # Head and body; no body is wanted that comes near it.
 REQUEST_MAX_BYTES = 65_536
+# asyncio reads 256 KB at once, which may be 60,000 chunks of a body, of 0.3 µs each.
+PIECE_BYTES = 16_384
 # Requests on one connection that have not been answered; only programs for tests send a second one.
 UNANSWERED_MAX = 8
 _END_OF_HEAD = b"\r\n\r\n"
@@ -37,11 +41,12 @@ class HttpProtocol(HttpToolsProtocol):
     """Cuts a connection that sends too slowly or too much."""
 
     # With these in its dict as well, that would be one of its own for each connection, of 1 KB.
-    __slots__ = ("_cycles", "_head_bytes", "_head_timer", "_request_bytes")
+    __slots__ = ("_cycles", "_fd", "_head_bytes", "_head_timer", "_request_bytes")
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._head_timer: asyncio.TimerHandle | None = None
+        self._fd = -1
         self._head_bytes = 0
         self._request_bytes = 0
         # The requests whose answers have not ended.
@@ -50,17 +55,29 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's is
         """Wait for a head."""
         super().connection_made(transport)
+        self._fd = transport.get_extra_info("socket").fileno()
+        if isinstance(self.loop, TurnLoop):
+            self.loop.turns.add_client(self._fd)
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more, and let all who answer know."""
         self._stop_timer()
+        if isinstance(self.loop, TurnLoop):
+            self.loop.turns.forget_client(self._fd)
         for cycle in self._cycles:
             if not cycle.response_complete:
                 cycle.disconnected = True
                 cycle.message_event.set()
         self._cycles.clear()
         super().connection_lost(exc)
+        # uvicorn leaves it to run where the client has broken the connection off.
+        self._unset_keepalive_if_required()
+        # All three refer to themselves: they would stay until the next full collection. A request that
+        # waited for the answer to another one refers to this until it has been answered, which it never is.
+        self.pipeline.clear()
+        self.cycle = None  # type: ignore[assignment]  # as uvicorn has it before the first one
+        getattr(self.transport, "__dict__", {}).pop("_read_ready_cb", None)
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of a request."""
@@ -71,9 +88,15 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
-        self._request_bytes += len(data)
-        super().data_received(data)
-        # What came together with the end of a request is not counted, and is one read at most.
+        for start in range(0, len(data), PIECE_BYTES):
+            self._take(data[start : start + PIECE_BYTES])
+            if self.transport.is_closing():
+                return
+
+    def _take(self, piece: bytes) -> None:
+        self._request_bytes += len(piece)
+        super().data_received(piece)
+        # What came together with the end of a request is not counted, and is one piece at most.
         if self._request_bytes > REQUEST_MAX_BYTES:
             self.transport.abort()
 

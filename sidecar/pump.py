@@ -1,9 +1,9 @@
 """The rounds in which viewers get what has come in: one loop sends to all of them.
 
-Each round gives every viewer whatever has come since the last one, joined once, and then rests about as
-long as it took: the first event of a quiet moment goes at once, and the busier it is the more goes in one
-piece. It takes each viewer's ASGI ``send`` as far as it goes without waiting, which costs no task and no
-switch; a viewer that would have to be waited for gets a task that finishes it and catches up.
+Each round gives every viewer whatever has come since the last one, joined once. Where there is much to do
+rests come between the rounds: the busier it is the more goes in one piece. A round takes each viewer's ASGI
+``send`` as far as it goes without waiting, which costs no task and no switch; a viewer that would have to be
+waited for gets a task that finishes it and catches up.
 
 Below ASGI, on purpose: where the server is uvicorn and the connection takes more, the chunk is made once and
 written to the transport. uvicorn's ``send`` makes it for each viewer, which was a quarter of what is left.
@@ -29,6 +29,7 @@ from sidecar.event_log import Frame, bare_id
 from sidecar.feed import Feed
 from sidecar.figures import Figures
 from sidecar.front import Front
+from sidecar.rests import Rests
 from sidecar.status import StatusBoard
 from sidecar.tally import CUT, SENT, counts
 from sidecar.viewer import Unfinished, Viewer, body, chunk_of
@@ -38,12 +39,8 @@ logger = logging.getLogger(__name__)
 
 # A viewer whose connection is slow holds what one round gives it: about 300 KB.
 ROUND_FRAMES = 500
-# About 7 ms; then whoever else waits for the loop has a turn.
-TURN_VIEWERS = 500
-# This much longer than the round a rest may be: more goes in one piece, and nobody sees the difference.
-REST_MORE_SECONDS = 0.008
-# Shorter rounds are not worth a rest, and timers are no finer.
-REST_MIN_SECONDS = 0.001
+# About 1 ms; then whoever else waits for the loop has a turn.
+TURN_VIEWERS = 100
 # Twice: a silence of HEARTBEAT_SECONDS at most.
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 10.0
@@ -78,8 +75,10 @@ class Pump:
         self._catching_up = catching_up
         # In the order in which they came.
         self.viewers: dict[Viewer, None] = {}
+        # How many were here and have gone.
+        self.dismissed = 0
         # 0 for a test that does not wait.
-        self._rest = rest
+        self._rests = Rests(time.monotonic(), rest)
         self._beat_at = 0.0
         # How many viewers were sent something since others had a turn.
         self._turn = 0
@@ -97,13 +96,8 @@ class Pump:
                 await self._round()
                 if self._beat_at <= started:
                     await self._beat()
-                took = time.monotonic() - started
-                await anyio.sleep(self._rest_after(took))
-
-    def _rest_after(self, took: float) -> float:
-        if took < REST_MIN_SECONDS:
-            return 0
-        return self._rest * (took + min(took, REST_MORE_SECONDS))
+                ended = time.monotonic()
+                await anyio.sleep(self._rests.after(ended - started, ended))
 
     def admit(self, viewer: Viewer) -> None:
         """Let a viewer begin."""
@@ -113,6 +107,7 @@ class Pump:
     def dismiss(self, viewer: Viewer) -> None:
         """Forget a viewer whose connection has ended."""
         viewer.left = True
+        self.dismissed += 1
         del self.viewers[viewer]
         self._audiences.leave(viewer)
         if viewer.scope is not None:

@@ -37,6 +37,12 @@ class Sources:
     elsewhere: Depths
 
 
+def only_in_redis(workers: Iterable[JSON]) -> set[str]:
+    """The queues that are consumed from a Redis, and from no other broker."""
+    here, there = _sides(list(workers))
+    return here - there
+
+
 def list_queues(workers: Sequence[JSON], always: Sequence[str], sources: Sources) -> list[JSON]:
     """Every queue that is known, by name; ``workers`` are those that are online."""
     consumed = [queue for worker in workers for queue in worker.get("queues") or ()]

@@ -19,15 +19,18 @@ from celery_plugin.capture import Capture
 from celery_plugin.contract import Keys
 from sidecar import processes
 from sidecar.access import Access
+from sidecar.amqp import AmqpWatcher
 from sidecar.app import Parts, make_app
 from sidecar.audience import Audiences
 from sidecar.backlog import Backlog
 from sidecar.beginning import Beginnings
 from sidecar.broker import BrokerWatcher
 from sidecar.catching_up import CatchingUp
+from sidecar.collector import collect_rarely
 from sidecar.connections import make_client
 from sidecar.drain import Drain
 from sidecar.feed import Feed
+from sidecar.freed import give_back
 from sidecar.front import Front
 from sidecar.guard import make_access
 from sidecar.http_protocol import HttpProtocol
@@ -47,7 +50,8 @@ from sidecar.stream import Streams
 from sidecar.subscriber import Subscriber
 from sidecar.tally import Tally, count_in
 from sidecar.task_beginning import TaskBeginnings, find_nothing
-from sidecar.urls import masked_url
+from sidecar.turns import CLIENTS_A_TURN, loop_factory
+from sidecar.urls import is_amqp, masked_url
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +88,7 @@ def _serve_here(settings: Settings, access: Access, tally: Tally, line: processe
     except OSError as error:
         return _cannot_listen(settings, error)
     with listener:
-        anyio.run(_serve, settings, access, listener, line)
+        anyio.run(_serve, settings, access, listener, line, backend_options={"loop_factory": loop_factory})
     return 0
 
 
@@ -98,6 +102,7 @@ async def _serve(
 ) -> None:
     async with _parts(settings) as parts, anyio.create_task_group() as tasks:
         tasks.start_soon(parts.run)
+        tasks.start_soon(give_back, lambda: parts.pump.dismissed)
         config = uvicorn.Config(
             make_app(parts, settings, access),
             root_path=settings.root_path,
@@ -110,6 +115,8 @@ async def _serve(
             # It would believe whatever X-Forwarded-For a client on this machine sends.
             proxy_headers=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            # So many are let in at once; how many may wait for it is the listener's own affair.
+            backlog=CLIENTS_A_TURN,
         )
         host, port = listener.getsockname()[:2]
         logger.info("listening on http://%s:%d, reading %s", host, port, masked_url(settings.redis_url))
@@ -117,6 +124,7 @@ async def _serve(
         if line is not None:
             tasks.start_soon(line.obey, server.leave, server.hurry)
             line.say_listening()
+        collect_rarely()
         await server.serve([listener])
         tasks.cancel_scope.cancel()
     logger.info("stopped")
@@ -166,16 +174,24 @@ def _wire(settings: Settings, client: Redis, subscriptions: Redis, broker: Redis
         queries=Queries(feed, status, store, pending),
         metrics=Metrics(store, feed, status),
         subscriber=Subscriber(subscriptions, keys, store, feed, view),
-        pulse=Pulse(store, feed, view, measured, settings.queues),
+        pulse=Pulse(store, feed, view, measured, settings.queues, _amqp_watcher(settings)),
         broker=watcher,
     )
 
 
 def _broker_client(settings: Settings) -> Redis | None:
-    if settings.broker_redis_url is None:
+    if settings.broker_redis_url is not None:
+        return make_client(settings.broker_redis_url)
+    if not is_amqp(settings.broker_url):
         logger.info("the broker is no Redis that is known: only workers can say how many tasks wait in it")
+    return None
+
+
+def _amqp_watcher(settings: Settings) -> AmqpWatcher | None:
+    if not is_amqp(settings.broker_url):
         return None
-    return make_client(settings.broker_redis_url)
+    logger.info("asking %s how many tasks wait", masked_url(settings.broker_url))
+    return AmqpWatcher(settings.broker_url)
 
 
 class _Server(uvicorn.Server):

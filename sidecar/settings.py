@@ -124,7 +124,7 @@ class Settings:
         "",
         check_broker_url,
         "URL",
-        "Celery's broker; pending tasks are counted in it if it is a Redis",
+        "Celery's broker; pending tasks are counted in it if it is a Redis or speaks AMQP, as RabbitMQ does",
         default_text="the same as --redis-url",
         secret=True,
     )

@@ -122,10 +122,16 @@ class Store:
             int(each) for each in await self._ask(self._client.hmget(self._keys.counters, fields)) if each
         )
 
-    async def depths(self, queues: Sequence[str]) -> list[bytes | None]:
-        """What workers measured of these queues."""
+    async def depths(self, queues: Sequence[str]) -> dict[str, bytes]:
+        """What workers measured of these queues, as far as they did."""
         names = [queue.encode("utf-8", "replace") for queue in queues]
-        return list(await self._ask(self._client.hmget(self._keys.depths, names))) if names else []
+        read = await self._ask(self._client.hmget(self._keys.depths, names)) if names else []
+        return {queue: text for queue, text in zip(queues, read, strict=True) if text}
+
+    async def all_depths(self) -> dict[str, bytes]:
+        """What workers measured of all the queues that they know, or knew."""
+        found = await self._scan(self._keys.depths)
+        return {queue.decode("utf-8", "replace"): text for queue, text in found.items()}
 
     async def kept(self, task_id: str) -> tuple[bytes | None, bytes | None]:
         """The record of a task that has ended, and the timeline of any task, while they are kept."""

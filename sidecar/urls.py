@@ -34,6 +34,8 @@ _EXAMPLES = (
     "sentinel://one:26379;sentinel://two:26379/0?master_name=mymaster "
     "or redis+cluster://one:6379;redis+cluster://two:6379"
 )
+# As kombu has them.
+AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 _CREDENTIAL = re.compile(r"passw|pwd|secret|token|credential|auth", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(?=://)")
 _HOST = re.compile(r"[A-Za-z0-9._\-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?", re.ASCII)
@@ -118,6 +120,11 @@ def redis_url_of_broker(text: str) -> str | None:
     if scheme not in (*REDIS_SCHEMES, SOCKET_SCHEME):
         return None
     return join(translate(_split(text)))
+
+
+def is_amqp(text: str) -> bool:
+    """Tell Celery's URL of a broker that speaks AMQP, e.g. RabbitMQ."""
+    return (_SCHEME.match(text) or [""])[0].lower() in AMQP_SCHEMES
 
 
 def _without_others(parts: SplitResult) -> SplitResult:

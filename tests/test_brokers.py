@@ -21,11 +21,11 @@ from celery import Celery
 from kombu.transport.virtual import Transport as VirtualTransport
 from redis import Redis
 
-from celery_plugin import depths
+from celery_plugin import askers
 from celery_plugin.depths import DepthMeter, asker_of
 from deploy.demo.ports import HOST
 from deploy.demo.redis_server import RedisDidNotStart, RedisServer
-from tests.support import folder_app, rabbitmq
+from tests.support import folder_app
 from tests.support.batches import Stored
 from tests.support.celery_worker import Worker
 from tests.support.certificates import Certificates, make_certificates
@@ -252,27 +252,6 @@ def test_a_password_is_in_no_log(
 # -- RabbitMQ --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def rabbit_node() -> Iterator[RabbitServer]:
-    """One node for all tests: it takes seconds to start."""
-    lacks = rabbitmq.missing()
-    if lacks:
-        assert not os.environ.get("CI"), lacks
-        pytest.skip(lacks)
-    server = RabbitServer()
-    try:
-        yield server.start()
-    finally:
-        server.close()
-
-
-@pytest.fixture
-def rabbit(rabbit_node: RabbitServer) -> RabbitServer:
-    """The node, which runs."""
-    rabbit_node.ensure_running()
-    return rabbit_node
-
-
 class Queues:
     """Queues of this test alone, and how they are declared: all known to the worker, two consumed."""
 
@@ -456,7 +435,7 @@ def test_a_queue_that_is_missing_hides_no_other(
 ) -> None:
     """It closes the channel, and the next queue is asked for over another; nothing is said aloud. After a
     while it is asked for again."""
-    monkeypatch.setattr(depths, "MISSING_SECONDS", 0.5)
+    monkeypatch.setattr(askers, "MISSING_SECONDS", 0.5)
     app = make_app(rabbit.url, **queues.conf)
     app.tasks["tests.add"].apply_async((1, 2), queue=queues.b)
     with Meter(app) as meter:

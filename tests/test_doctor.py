@@ -139,6 +139,16 @@ def test_a_key_of_somebody_else(redis_server: RedisServer, client: Redis) -> Non
     assert ["the key queue:workers is somebody else's"] == look(redis_server.url).of("keys", "error")
 
 
+def test_depths_that_cannot_be_read(
+    redis_server: RedisServer, client: Redis, sender: Sender, free_port: Callable[[], int]
+) -> None:
+    """That is what is said of them, and nothing of workers that would not have measured any."""
+    client.set("queue:depths", "x")
+    report = look(redis_server.url, SIDECAR_BROKER_URL=f"amqp://127.0.0.1:{free_port()}//")
+    [found] = report.of("queues", "note", "warning", "error")
+    assert "cannot be read" in found
+
+
 def test_what_redis_does_when_it_is_full(start_redis: StartRedis) -> None:
     """Eviction, a small buffer and a failed save are told to who may ask for them."""
     server = start_redis(

@@ -18,6 +18,7 @@ MODULES = {
         "access",
         "access_settings",
         "addresses",
+        "amqp",
         "api_docs",
         "app",
         "assets",
@@ -32,6 +33,7 @@ MODULES = {
         "celery_command",
         "census",
         "cli",
+        "collector",
         "connections",
         "control",
         "cors",
@@ -51,6 +53,7 @@ MODULES = {
         "figures",
         "filters",
         "forms",
+        "freed",
         "front",
         "guard",
         "headers",
@@ -87,6 +90,7 @@ MODULES = {
         "request_log",
         "routing",
         "schemas",
+        "rests",
         "scope",
         "scoped",
         "scoped_status",
@@ -125,6 +129,7 @@ MODULES = {
         "together",
         "tokens",
         "tracking",
+        "turns",
         "urls",
         "viewer",
         "waiting_lists",
@@ -132,6 +137,7 @@ MODULES = {
     },
     "celery_plugin": {
         "__init__",
+        "askers",
         "capture",
         "connections",
         "contract",
@@ -144,7 +150,9 @@ MODULES = {
         "events",
         "held",
         "located",
+        "meter",
         "native",
+        "operations",
         "outbox",
         "pace",
         "plugin",
@@ -186,11 +194,23 @@ CONTRACT = "celery_plugin.contract"
 COUNTER_NAMES = "celery_plugin.counter_names"
 REDIS_URLS = "celery_plugin.redis_urls"
 REDIS_SERVERS = "celery_plugin.redis_servers"
+ASKING = {"celery_plugin.askers", "celery_plugin.meter"}
+NATIVE = "celery_plugin.native"
 CAPTURE = "celery_plugin.capture"
 REDACTION = {f"celery_plugin.{name}" for name in ("redact", "redact_names", "redact_reading", "redact_urls")}
 PLUGIN_SETTINGS = "celery_plugin.settings"
 # What worker and sidecar both load.
-SHARED = {CONTRACT, COUNTER_NAMES, REDIS_URLS, REDIS_SERVERS, CAPTURE, *REDACTION, PLUGIN_SETTINGS}
+SHARED = {
+    CONTRACT,
+    COUNTER_NAMES,
+    REDIS_URLS,
+    REDIS_SERVERS,
+    CAPTURE,
+    *REDACTION,
+    PLUGIN_SETTINGS,
+    *ASKING,
+    NATIVE,
+}
 
 
 @dataclass(frozen=True)
@@ -250,6 +270,11 @@ RULES = [
         "what is shown of a task is one setting, with one default and one reading, for both",
     ),
     only(
+        ASKING,
+        {"sidecar.amqp", "sidecar.doctor.broker"} | (PLUGIN - {CONTRACT, REDIS_URLS}),
+        "whoever asks an AMQP broker gives it up after the same silence, and spares its log alike",
+    ),
+    only(
         {"celery_plugin.state_redis"},
         {"sidecar.celery_command"} | (PLUGIN - {CONTRACT, REDIS_URLS}),
         "where the state is, Celery's app says to the plugin and to who looks at it from a terminal",
@@ -276,8 +301,8 @@ RULES = [
     ),
     only(
         {"celery", "kombu", "billiard"},
-        (PLUGIN - {CONTRACT, REDIS_URLS}) | {"sidecar.doctor.broker"},
-        "the sidecar runs without application code and must start without Celery; the doctor asks any broker",
+        (PLUGIN - {CONTRACT, REDIS_URLS}) | {"sidecar.amqp", "sidecar.doctor.broker"},
+        "the sidecar runs without application code and must start without Celery; a broker is asked with it",
     ),
     only(
         {"redis"},

@@ -142,7 +142,6 @@ def test_sources(expected: dict[str, int | None], workers: list[JSON], sources: 
 @pytest.mark.parametrize(
     "text",
     [
-        None,
         b"",
         b"[]",
         b"{}",
@@ -151,7 +150,7 @@ def test_sources(expected: dict[str, int | None], workers: list[JSON], sources: 
         b'{"pending":1,"measured_at":"x"}',
     ],
 )
-def test_odd_depths(text: bytes | None) -> None:
+def test_odd_depths(text: bytes) -> None:
     """What is no depth is not known."""
     assert None is _depth(text, 1.0)
 

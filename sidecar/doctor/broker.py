@@ -11,11 +11,13 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from celery_plugin.askers import AmqpAsker
 from celery_plugin.contract import JSON
 from sidecar.depths import BINDING, DEFAULT_QUEUE, BrokerFacts, carries_tasks
 from sidecar.doctor.findings import ERROR, NOTE, OK, WARNING, Findings, listed
 from sidecar.doctor.rights import check_broker
 from sidecar.store import Store, StoreUnavailable
+from sidecar.urls import is_amqp
 
 CONNECT_SECONDS: Final = 5.0
 # What workers measured before is not known any more.
@@ -50,33 +52,39 @@ async def check_other_broker(
     url: str, where: str, alive: list[JSON], extra: tuple[str, ...], store: Store, findings: Findings
 ) -> None:
     """Look at a broker of any other kind."""
+    told: dict[str, bytes] = {}
+    is_known = False
     try:
-        reason = await asyncio.to_thread(_connect, url)
-        words = f"{where} answers" if reason is None else f"{where} does not answer: {reason}"
-        findings.add(
-            OK if reason is None else ERROR,
-            "broker",
-            words,
-            "" if reason is None else "see SIDECAR_BROKER_URL",
-        )
-    except ImportError:
-        findings.add(NOTE, "broker", f"{where} cannot be asked from here: Celery is not installed")
-    _check_kind(alive, False, findings)
-    names = sorted({*extra, *_consumed(alive)})
-    try:
-        found = await store.depths(names)
+        told = await store.all_depths()
+        is_known = True
     except StoreUnavailable as error:
         findings.add(ERROR, "queues", f"they cannot be read: {error}")
-        return
-    depths = {name: _measured(each) for name, each in zip(names, found, strict=True)}
-    if alive and names and all(depth is None for depth in depths.values()):
+    asked = await _ask(url, where, {*extra, *_consumed(alive), *told} or {DEFAULT_QUEUE}, findings)
+    _check_kind(alive, False, findings)
+    measured = {name: depth for name, text in told.items() if (depth := _measured(text)) is not None}
+    depths = measured | asked
+    if is_known and alive and not depths:
         findings.add(
             NOTE,
             "queues",
             "no worker has measured how many tasks wait",
             "this kind of broker may not tell it",
         )
-    tell_queues({name: depth for name, depth in depths.items() if depth is not None}, alive, findings)
+    tell_queues(depths, alive, findings)
+
+
+async def _ask(url: str, where: str, queues: set[str], findings: Findings) -> dict[str, int]:
+    """Say whether the broker answers; return what it says of these queues, if it is one that can be asked."""
+    try:
+        asked = await asyncio.to_thread(_asked, url, queues)
+    except ImportError:
+        findings.add(NOTE, "broker", f"{where} cannot be asked from here: Celery is not installed")
+        return {}
+    if isinstance(asked, str):
+        findings.add(ERROR, "broker", f"{where} does not answer: {asked}", "see SIDECAR_BROKER_URL")
+        return {}
+    findings.add(OK, "broker", f"{where} answers")
+    return asked
 
 
 def tell_queues(depths: Mapping[str, int], alive: list[JSON], findings: Findings) -> None:
@@ -154,22 +162,27 @@ async def _depths(client: Any, queues: set[str], all_facts: set[BrokerFacts]) ->
     return depths
 
 
-def _measured(depth: bytes | None) -> int | None:
+def _measured(depth: bytes) -> int | None:
     try:
-        told: Any = json.loads(depth or b"")
+        told: Any = json.loads(depth)
         return int(told["pending"]) if time.time() - told["measured_at"] < FRESH_SECONDS else None
     except (ValueError, TypeError, KeyError):
         return None
 
 
-def _connect(url: str) -> str | None:
-    """Say why a broker does not answer, None where it does."""
+def _asked(url: str, queues: set[str]) -> dict[str, int] | str:
+    """Ask the broker, as far as it can be; say why it does not answer."""
     from kombu.connection import Connection
 
     with Connection(url, connect_timeout=CONNECT_SECONDS, heartbeat=0) as connection:
         try:
             connection.connect()
+            return _depths_of(AmqpAsker(lambda: queues, connection)) if is_amqp(url) else {}
         except Exception as error:
             # Each transport has errors of its own; their texts name host and port, some the whole URL.
             return type(error).__name__ if connection.password else str(error) or type(error).__name__
-    return None
+
+
+def _depths_of(asker: AmqpAsker) -> dict[str, int]:
+    found = {queue: asker.pending(queue) for queue in asker.queues()}
+    return {queue: depth for queue, depth in found.items() if depth is not None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import stat
@@ -23,9 +24,10 @@ from tests.support.deployed import DEPLOY, documents
 from tests.support.guarded import bearer
 from tests.support.needed import need
 from tests.support.processes import Process
+from tests.support.rabbitmq import RabbitServer
 from tests.support.sidecar_process import launch_sidecar, wait_until_alive
 from tests.support.sse import EventStream
-from tests.support.tasks_app import make_producer
+from tests.support.tasks_app import Gate, make_app, make_producer
 from tests.support.tokens import SECRET, token
 
 PLACE = Path("opt/celery-sidecar")
@@ -122,6 +124,44 @@ def test_the_main_job(image: Image, redis: RedisServer) -> None:
         worker.close()
 
 
+def test_beside_a_cluster_on_rabbitmq(
+    image: Image, redis: RedisServer, rabbit: RabbitServer, gate: Gate
+) -> None:
+    """Worker and tasks were there first: it tells a task's life and the queue's depth, also when the worker
+    has gone."""
+    port, backend = free_port(), redis.url_db(1)
+    env = {
+        "SIDECAR_PORT": str(port),
+        "SIDECAR_REDIS_URL": acl.as_user(redis.url),
+        "SIDECAR_BROKER_URL": rabbit.url,
+        "SIDECAR_AUTH_SECRETS": SECRET,
+        "SIDECAR_DRAIN_SECONDS": "1",
+    }
+    headers = bearer(token("*", ttl=600))
+    app = make_app(rabbit.url, backend)
+    worker = launch_worker(rabbit.url, backend=backend, env={"SIDECAR_REDIS_URL": redis.url})
+    processes = [worker]
+    try:
+        wait_until_ready(worker)
+        # Two run, eight are fetched, and one waits in RabbitMQ.
+        for _ in range(11):
+            app.send_task("tests.wait_for_file", (str(gate),))
+        processes.append(image.start(env=env))
+        eventually(lambda: _queue_length(port, headers) == 1)
+        with EventStream(f"http://{HOST}:{port}/api/v1/queue/events", headers=headers) as stream:
+            stream.until_type("live")
+            gate.open()
+            stream.until_task(app.send_task("tests.add", (1, 2)).id, "completed")
+        worker.stop()
+        for _ in range(2):
+            app.send_task("tests.add", (1, 2))
+        eventually(lambda: _queue_length(port, headers) == 2)
+    finally:
+        for process in reversed(processes):
+            process.close()
+        app.close()
+
+
 def test_the_compose_file_finds_its_programs(image: Image, redis: RedisServer) -> None:
     """The worker and the application of the Compose file run from the image, which has all that they need."""
     [compose] = documents("compose.yaml")
@@ -148,6 +188,14 @@ def test_the_compose_file_finds_its_programs(image: Image, redis: RedisServer) -
 def _status(port: int, headers: dict[str, str]) -> int | None:
     with suppress(httpx.TransportError), httpx.Client(trust_env=False) as client:
         return client.get(f"http://{HOST}:{port}{STATUS}", headers=headers).status_code
+    return None
+
+
+def _queue_length(port: int, headers: dict[str, str]) -> float | None:
+    with suppress(httpx.TransportError), httpx.Client(trust_env=False) as client:
+        text = client.get(f"http://{HOST}:{port}/metrics", headers=headers).text
+        found = re.search(r'^celery_queue_length\{queue_name="celery"\} (.*)$', text, re.MULTILINE)
+        return float(found[1]) if found else None
     return None
 
 

@@ -78,6 +78,13 @@ class RabbitServer:
         if self._process is None or self._process.poll() is not None:
             self.start()
 
+    def control(self, *arguments: str) -> None:
+        """Do what an administrator does with `rabbitmqctl`."""
+        program = Path(str(_server())).with_name("rabbitmqctl")
+        command = [str(program), "--node", self._node, *arguments]
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def pause(self) -> None:
         """Freeze the node: its connections stay open and nothing is answered."""
         self._signal(signal.SIGSTOP)
