@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.figures import cpu_seconds, median, percentile, rss_mb
-from celery_plugin.script import Operation
+from celery_plugin.operations import Operation
 from deploy.demo.ports import free_port
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl

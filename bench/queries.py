@@ -19,7 +19,7 @@ from redis import Redis
 
 from bench.figures import cpu_seconds, median, percentile, rss_mb
 from bench.meanwhile import meanwhile
-from celery_plugin.script import Operation
+from celery_plugin.operations import Operation
 from deploy.demo import child
 from deploy.demo.ports import HOST, free_port
 from deploy.demo.redis_server import RedisServer

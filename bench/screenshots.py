@@ -14,7 +14,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from celery_plugin.script import Operation
+from celery_plugin.operations import Operation
 from deploy.demo.ports import free_port
 from deploy.demo.redis_server import RedisServer
 from tests.support import acl

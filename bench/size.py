@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from redis import Redis
 
-from celery_plugin.script import Operation
+from celery_plugin.operations import Operation
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, step
 from tests.support.writing import worker, writing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -19,8 +20,8 @@ from celery_plugin.counter_names import (
     host_of,
 )
 from celery_plugin.events import exception_class
+from celery_plugin.operations import Other
 from celery_plugin.runs import Run
-from celery_plugin.script import Other
 
 # A counter's name and its labels; the labels that all have: name, host, queue.
 Field = tuple[str, ...]
@@ -60,8 +61,8 @@ class _Series:
 
     def __init__(self, labels: Labels) -> None:
         self.labels = labels
-        self.totals: dict[str, int] = {}
-        self.failures: dict[str, int] = {}  # By exception.
+        self.totals: defaultdict[str, int] = defaultdict(int)
+        self.failures: defaultdict[str, int] = defaultdict(int)  # By exception.
         self.waits: _Histogram | None = None
         self.runtime: _Histogram | None = None
 
@@ -89,20 +90,21 @@ class Counts:
     def note(self, run: Run) -> None:
         """Count the step that a run has just made."""
         status = run.status
-        if status not in TOTALS or (status == "reserved" and run.updated_at != run.received_at):
+        total = TOTALS.get(status)
+        if total is None or (status == "reserved" and run.updated_at != run.received_at):
             return  # a scheduled one whose time has come was received before
         series = self._added.get((run.task_name, run.queue)) or self._begin(run.task_name, run.queue)
         if status == "failed":
-            exception = self._exception(run.exception)
-            series.failures[exception] = series.failures.get(exception, 0) + 1
+            series.failures[self._exception(run.exception)] += 1
             return
-        total = TOTALS[status]
-        series.totals[total] = series.totals.get(total, 0) + 1
+        series.totals[total] += 1
         if status == "active" and run.started_at is not None:
-            series.waits = series.waits or _Histogram(WAIT_BUCKETS)
+            if series.waits is None:
+                series.waits = _Histogram(WAIT_BUCKETS)
             series.waits.observe(run.started_at - max(run.received_at, run.eta or 0.0))
         elif status == "completed" and run.runtime is not None:
-            series.runtime = series.runtime or _Histogram(RUNTIME_BUCKETS)
+            if series.runtime is None:
+                series.runtime = _Histogram(RUNTIME_BUCKETS)
             series.runtime.observe(run.runtime)
 
     def take(self) -> Iterator[Other]:

@@ -19,8 +19,9 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from celery_plugin.contract import encode
+from celery_plugin.operations import Operation, Other
 from celery_plugin.outbox import Outbox
-from celery_plugin.script import Answer, Arguments, Other, Script
+from celery_plugin.script import Answer, Script
 from celery_plugin.settings import Settings
 from celery_plugin.trouble import UNKNOWN, Trouble, kind_of
 from celery_plugin.worker import WorkerRecord
@@ -31,7 +32,7 @@ class Batch:
     """One call; a call whose answer was lost is made again as it was, under its number."""
 
     number: int
-    operations: list[Arguments]
+    operations: list[Operation | Other]
     announces: bool = False
     # What is left of one that Redis refused, to find what it is that Redis refuses.
     suspect: bool = False
@@ -49,7 +50,7 @@ class Delivery:
         self._worker = worker
         self._trouble = trouble
         self._batch: Batch | None = None
-        self._suspects: deque[list[Arguments]] = deque()
+        self._suspects: deque[list[Operation | Other]] = deque()
         self._number = 0
         self._epoch: str | None = None
         self._announces = False
@@ -118,7 +119,7 @@ class Delivery:
         self._number += 1
         return Batch(self._number, record, announces)
 
-    def _due_record(self) -> list[Arguments]:
+    def _due_record(self) -> list[Operation | Other]:
         if not (self._announces or self._record_due):
             return []
         if self._announces:
@@ -131,7 +132,7 @@ class Delivery:
         self._told = members
         moment = {"clock_ahead_s": self._clock_ahead, "timestamp": round(time.time(), 6)}
         rest = encode(members | moment)[1:-1]
-        return [Other("worker", ("worker", rest)).arguments()]
+        return [Other("worker", ("worker", rest))]
 
     def _measure_clock(self) -> float:
         before = time.time()
@@ -157,7 +158,7 @@ class Delivery:
         """Look for what Redis refuses and give up that alone; False where Redis refuses any batch."""
         operations = batch.operations
         # Without the worker's record nothing counts, so that is not given up.
-        if all(operation[0].startswith(b"worker\t") for operation in operations):
+        if all(one.kind == "worker" for one in operations):
             return False
         self._batch = None
         if not batch.suspect:
@@ -168,5 +169,5 @@ class Delivery:
             self._suspects.extendleft((operations[half:], operations[:half]))
         else:
             self._worker.gave_up += 1
-            self._trouble.on_given_up(operations[0][0], error)
+            self._trouble.on_given_up(operations[0], error)
         return True

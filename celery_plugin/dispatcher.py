@@ -21,7 +21,8 @@ def observing(base: type[Any], hostname: str, went_offline: Callable[[], None]) 
 
     class ObservingDispatcher(base):  # type: ignore[misc]  # Celery is not typed
         _observes = False
-        _sends = False
+        # Whether Celery itself wants the events.
+        forwards = False
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -29,20 +30,20 @@ def observing(base: type[Any], hostname: str, went_offline: Callable[[], None]) 
 
         @property
         def enabled(self) -> bool:
-            return self._observes or self._sends
+            return self._observes or self.forwards
 
         @enabled.setter
         def enabled(self, enabled: bool) -> None:
-            self._sends = enabled
+            self.forwards = enabled
 
         def disable(self) -> None:
-            if self._sends:
+            if self.forwards:
                 super().disable()
 
         def send(self, type: str, *args: Any, **fields: Any) -> Any:  # noqa: A002  # its name in Celery
             if self._observes and type == OFFLINE:
                 went_offline()
-            return super().send(type, *args, **fields) if self._sends else None
+            return super().send(type, *args, **fields) if self.forwards else None
 
     return ObservingDispatcher
 

@@ -17,8 +17,8 @@ from redis import Redis
 from celery_plugin.contract import EXTRA_FIELDS, JSON, RANK_ENDED, Keys, encode
 from celery_plugin.counter_names import LABELS, OTHER, host_of
 from celery_plugin.counting import lost_field
+from celery_plugin.operations import Operation, Other
 from celery_plugin.record import sentence, squeeze
-from celery_plugin.script import Operation, Other, one_step
 from celery_plugin.texts import encode_text
 
 _SCAN_COUNT = 1000
@@ -70,10 +70,9 @@ def _end(task_id: str, run: str, record: JSON, hostname: str, ending: Ending) ->
         members["runtime"] = max(0.0, round(at - record["started_at"], 6))
     worker = encode_text(hostname)
     texts: dict[str, str] = {name: str(record[name]) for name in EXTRA_FIELDS if name in record}
-    told = squeeze(members, texts, worker)
-    ended = one_step(ending.kind, task_id, run, worker, "lost", at, told)
-    ended.counted = lost_field(str(members["task_name"]), hostname, record.get("queue"))
-    return ended
+    extra, step = squeeze("lost", members, texts, worker)
+    counted = lost_field(str(members["task_name"]), hostname, record.get("queue"))
+    return Operation(run, worker, task_id, "", extra, step, ending.kind, counted)
 
 
 def dead_workers_ends(client: Redis, keys: Keys, me: str) -> Iterator[Operation | Other]:

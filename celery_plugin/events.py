@@ -163,10 +163,12 @@ _ENDINGS = {
 
 
 def _reason(status: str, fields: Fields) -> str | None:
+    if status == "completed":
+        return "ignored" if "replaced" in fields else None
     for name, reason in _REASONS:
         if fields.get(name):
             return reason
-    return _BY_STATUS.get((status, "replaced" in fields))
+    return "worker_exited" if status == "lost" else None
 
 
 _REASONS = (
@@ -175,7 +177,6 @@ _REASONS = (
     ("requeue", "requeued"),
     ("replaced", "replaced"),
 )
-_BY_STATUS = {("completed", True): "ignored", ("lost", False): "worker_exited"}
 
 _EXCEPTION_CLASS = re.compile(r"[A-Za-z_][\w.]*(?=\()")
 

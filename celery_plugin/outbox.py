@@ -1,26 +1,31 @@
 """What is still to be told to Redis, bounded while Redis is away.
 
 operations       in their order; of each run only the newest when they become too many
+untold           the steps that runs have made since, in the order of their first one
 announcement     the runs that this worker has open
 counts           added up
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from celery_plugin.counting import Counts
+from celery_plugin.operations import Operation, Other
 from celery_plugin.record import tell
-from celery_plugin.runs import Run, RunTable
-from celery_plugin.script import Arguments, Operation, Other, one_step, step
+from celery_plugin.runs import Run, RunTable, Step
 from celery_plugin.texts import encode_text
 
-# 5,000 operations take about 7 MB.
-OUTBOX_MAX = 5_000
+logger = logging.getLogger("celery_plugin")
 
-# A batch of 10,000 steps blocks Redis for 0.29 s.
-BATCH_STEPS = 500
+# 4,000 operations take about 6 MB.
+OUTBOX_MAX = 4_000
+
+# A batch of 10,000 events blocks Redis for 0.29 s.
+BATCH_EVENTS = 500
 BATCH_BYTES = 256 * 1024
 
 
@@ -31,37 +36,43 @@ class Outbox:
         self._worker_json = encode_text(hostname)
         self._table = table
         self._operations: deque[Operation | Other] = deque()
-        # Run id → its operation, while nothing stands behind that which its next step must not overtake.
-        self._joining: dict[str, Operation] = {}
+        # Behind the operations: steps that are not put into words yet. What one run does until the next batch
+        # goes together, and what is given up while Redis is away was never put into words.
+        self._untold: dict[Run, list[Step]] = {}
         self._to_announce: deque[Run] = deque()
         self._counts = Counts(hostname)
+        # Tasks that could not be put into words.
+        self.gave_up = 0
 
     def __len__(self) -> int:
-        return len(self._operations)
+        return len(self._operations) + len(self._untold)
 
     def __bool__(self) -> bool:
-        return bool(self._operations or self._to_announce or self._counts)
+        return bool(self._operations or self._untold or self._to_announce or self._counts)
 
     def tell(self, run: Run) -> None:
-        """Tell and count the step that a run has just made; its steps of one batch go together."""
+        """Tell and count the step that a run has just made."""
         self._counts.note(run)
-        told, begun = tell(run, self._worker_json), self._joining.get(run.id)
-        if begun is not None and begun.facts is told.facts and begun.extra is told.extra:
-            begun.steps.append(step(run.status, run.updated_at, told))
-            return
-        operation = one_step("task", run.task_id, run.id, self._worker_json, run.status, run.updated_at, told)
-        self._joining[run.id] = operation
-        self._operations.append(operation)
+        steps = self._untold.get(run)
+        if steps is None:
+            self._untold[run] = [(run.status, run.updated_at)]
+        else:
+            steps.append((run.status, run.updated_at))
 
-    def add(self, operation: Operation | Other) -> None:
+    def before_end_changes(self, run: Run) -> None:
+        """Put the end of a run into words before that is told otherwise."""
+        if run in self._untold:
+            self._word()
+
+    def add(self, one: Operation | Other) -> None:
         """Tell something else."""
-        self._joining.clear()
-        self._operations.append(operation)
+        self._word()
+        self._operations.append(one)
 
-    def extend(self, operations: Iterable[Operation | Other]) -> None:
+    def extend(self, several: Iterable[Operation | Other]) -> None:
         """Tell several things."""
-        self._joining.clear()
-        self._operations.extend(operations)
+        self._word()
+        self._operations.extend(several)
 
     def announce(self) -> None:
         """Tell of all runs that are open now; what Redis knows already becomes no event."""
@@ -73,27 +84,30 @@ class Outbox:
 
     def compact(self) -> int:
         """Keep the newest state of each run, and of those the newest that fit; return how many are gone."""
-        self._joining.clear()
         newest: dict[str, Operation | Other] = {}
-        for operation in self._operations:
-            newest.pop(operation.key, None)
-            newest[operation.key] = operation
-        kept = list(newest.values())
-        surplus = max(0, len(kept) - OUTBOX_MAX // 2)
-        self._operations = deque(kept[surplus:])
+        for one in self._operations:
+            newest.pop(one.key, None)
+            newest[one.key] = one
+        for run, steps in self._untold.items():
+            newest.pop(run.id, None)
+            del steps[:-1]
+        surplus = max(0, len(newest) + len(self._untold) - OUTBOX_MAX // 2)
+        self._operations = deque(islice(newest.values(), surplus, None))
+        beyond = max(0, surplus - len(newest))
+        self._untold = dict(islice(self._untold.items(), beyond, None))
         return surplus
 
-    def fill(self, batch: list[Arguments]) -> None:
+    def fill(self, batch: list[Operation | Other]) -> None:
         """Move what fits into a batch, and all counts."""
-        self._joining.clear()
-        size = steps = 0
-        for operation in self._take():
-            batch.append(operation.arguments())
-            steps += len(operation.steps)
-            size += sum(map(len, batch[-1]))
-            if steps >= BATCH_STEPS or size >= BATCH_BYTES:
+        self._word()
+        size = events = 0
+        for one in self._take():
+            batch.append(one)
+            events += one.events
+            size += one.size
+            if events >= BATCH_EVENTS or size >= BATCH_BYTES:
                 break
-        batch += [operation.arguments() for operation in self._counts.take()]
+        batch += self._counts.take()
 
     def _take(self) -> Iterator[Operation | Other]:
         while self._operations:
@@ -101,8 +115,19 @@ class Outbox:
         while self._to_announce:
             run = self._to_announce.popleft()
             if run.finished_at is None:
-                yield self._operation(run)
+                yield from self._worded(run, [(run.status, run.updated_at)])
 
-    def _operation(self, run: Run) -> Operation:
-        told = tell(run, self._worker_json)
-        return one_step("task", run.task_id, run.id, self._worker_json, run.status, run.updated_at, told)
+    def _word(self) -> None:
+        untold, self._untold = self._untold, {}
+        for run, steps in untold.items():
+            self._operations.extend(self._worded(run, steps))
+
+    def _worded(self, run: Run, steps: list[Step]) -> list[Operation]:
+        worker = self._worker_json
+        try:
+            return list(tell(run, steps, worker))
+        except Exception:
+            # One task that cannot be put into words must not hold up the others.
+            logger.exception("celery_plugin: what a task did is given up: %s", run.task_id)
+            self.gave_up += 1
+            return []

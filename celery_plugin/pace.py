@@ -10,12 +10,12 @@ import math
 
 # A fixed rest of 20 ms gives a p99 of 26 ms, of 2 ms one of 4.
 REST_SECONDS = 0.002
-# Nobody can read so many, and the rest grows with them: 20 ms here, 100 ms at 1,500 a second.
+# Nobody can read so many, and the rest grows with them: 20 ms here, 150 ms at 2,250 a second.
 BUSY_EVENTS_PER_SECOND = 300.0
 BUSY_REST_PER_EVENT = 0.02 / 300.0
-LONGEST_REST_SECONDS = 0.1
+LONGEST_REST_SECONDS = 0.15
 # Over which the rate is taken; longer than the longest rest, or a busy worker would seem quiet after each.
-RATE_SECONDS = 0.2
+RATE_SECONDS = 0.3
 
 
 class Pace:

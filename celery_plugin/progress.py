@@ -25,9 +25,10 @@ from celery._state import get_current_task
 from celery.app.task import Task
 from celery.exceptions import SoftTimeLimitExceeded
 
+from celery_plugin.operations import Other
 from celery_plugin.progress_meta import Redact, read
 from celery_plugin.progress_reporter import Complaints, Reporter, Send
-from celery_plugin.script import Other, Script
+from celery_plugin.script import Script
 from celery_plugin.settings import Settings
 from celery_plugin.writer import PROGRESS, Observe
 
@@ -56,7 +57,7 @@ class ToRedis:
                 lease_seconds=0.0,
                 settings=self._settings,
                 epoch_if_needed=secrets.token_hex(8),
-                operations=[Other(task_id, (PROGRESS, json, task_id)).arguments() for task_id, json in lines],
+                operations=[Other(task_id, (PROGRESS, json, task_id)) for task_id, json in lines],
             )
         except Exception:
             self._client.close()

@@ -1,23 +1,26 @@
 """What is told of a run: its JSON, in words and within the size that the contract allows.
 
-    message  "…"              in words, or what the task itself reports
     facts    F,               the members of the event that stay the same while the run goes on
-    moving   M                the others, behind the head that the script writes and the facts
     extra    {"args":"…","kwargs":"…"}
+    step     rank TAB status TAB time [TAB message TAB moving]
+      message  "…"            in words, or what the task itself reports
+      moving   M              the other members, behind the head that the script writes and the facts
 
-The facts and the extra are made once: a task is told three times.
+The facts and the extra are made once: a task is told three times. What is the same for all tasks of a kind is
+made once as well, and what each open run says besides its time is left to the script: this is most of what
+the plugin costs a worker's process.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
-from celery_plugin.contract import JSON, RECORD_MAX_BYTES, encode
-from celery_plugin.runs import Run
-from celery_plugin.texts import cut, encode_text, fit_text, size
+from celery_plugin.contract import JSON, RANKS, RECORD_MAX_BYTES, encode
+from celery_plugin.operations import Operation
+from celery_plugin.runs import Run, Step
+from celery_plugin.texts import cut, encode_text, fit_text, size, to_microseconds
 
 # The head that the script writes, without the names of the two workers in it:
 # {"type":"task_status","status":"…","worker":…,"offset":…,"previous":{"status":"…","worker":…},"message":,
@@ -25,10 +28,11 @@ _HEAD_BYTES = 136
 # A worker's name as JSON; it stands in the head twice, once for a worker that is not this one.
 WORKER_MAX_BYTES = 80
 _encode = json.JSONEncoder(ensure_ascii=False).encode
-# What is told where it is known.
-_SELDOM = ("max_retries", "priority", "root_id", "parent_id", "group_id")
-# What the moving part takes while nothing has gone wrong.
+# What message and moving part take while nothing has gone wrong.
 _MOVING_BYTES = 220
+# How each step begins.
+_RANKED = {status: f"{rank}\t{status}\t" for status, rank in RANKS.items()}
+_OPEN = frozenset(("reserved", "scheduled", "active"))
 _NAME_MAX = 200
 _EXCEPTION_MAX = 160
 # What is cut where all that does not fit, to so many characters, until it does.
@@ -38,39 +42,50 @@ _SHORTER = (_NAME_MAX, 100, 50, 20, 3)
 _NO_EXTRA_BYTES = len('{"args":"","kwargs":"","result":"","traceback":""}')
 
 
-class Told(NamedTuple):
-    """What the script puts behind its head: the message, the other members of the event, the extra; JSON."""
+def tell(run: Run, steps: Sequence[Step], worker_json: str) -> Iterator[Operation]:
+    """Tell of steps of a run; each takes at most 1 KB, with the script's head, its facts and its extra.
 
-    message: str
-    facts: str
-    moving: str
-    extra: str
-
-
-def tell(run: Run, worker_json: str) -> Told:
-    """Make the parts; with the script's head they take at most 1 KB together."""
-    limit = _limit(worker_json)
+    Only the last of them may be the run's end: what is told of an end stands in the run.
+    """
     if not run.facts:
-        run.facts = _facts(run)
-        run.extra = _extra(run.texts, limit - size(run.facts) - _MOVING_BYTES)
-        run.bytes = size(run.facts) + size(run.extra)
-    text, moving = _message_json(run), _moving(run)
-    if run.bytes + size(text) + size(moving) <= limit and run.result is None and run.traceback is None:
-        return Told(text, run.facts, moving, run.extra)
-    members = json.loads(f"{{{run.facts}{moving}}}")
-    return squeeze({"message": message(run)} | members, run.texts, worker_json)
+        _begin(run, _limit(worker_json))
+    told: list[str] = []
+    for status, at in steps:
+        time, is_open = to_microseconds(at), status in _OPEN
+        if is_open and run.room >= _MOVING_BYTES:
+            told.append(_RANKED[status] + time)
+            continue
+        text = encode_text(sentence(status) if is_open else message(run))
+        moving = _open_moving(status, time) if is_open else _ended_moving(run, time)
+        if run.result is None and run.traceback is None and size(text) + size(moving) <= run.room:
+            told.append(step(status, time, text, moving))
+            continue
+        if told:
+            yield Operation(run.id, worker_json, run.task_id, run.facts, run.extra, "\n".join(told))
+            told = []
+        members = json.loads(f'{{"message":{text},{run.facts}{moving}}}')
+        extra, squeezed = squeeze(status, members, run.arguments if is_open else run.texts, worker_json)
+        yield Operation(run.id, worker_json, run.task_id, "", extra, squeezed)
+    if told:
+        yield Operation(run.id, worker_json, run.task_id, run.facts, run.extra, "\n".join(told))
 
 
-def squeeze(members: JSON, texts: Mapping[str, str], worker_json: str) -> Told:
-    """Make the parts of members that take much room; names and exception are cut if nothing else helps."""
-    limit = _limit(worker_json)
+def squeeze(status: str, members: JSON, texts: Mapping[str, str], worker_json: str) -> tuple[str, str]:
+    """Make an extra and a step of what takes much room; names and exception are cut if nothing else helps."""
+    limit, time = _limit(worker_json), f"{members['updated_at']:.6f}"
     text = rest = ""
     for length in _SHORTER:
         short = {name: cut(value, length) if name in _TEXTS else value for name, value in members.items()}
         text, rest = encode_text(short.pop("message")), encode(short)[1:-1]
         if size(text) + size(rest) + _NO_EXTRA_BYTES <= limit:
             break
-    return Told(text, "", rest, _extra(texts, limit - size(text) - size(rest)))
+    extra = _extra(texts, limit - size(text) - size(rest))
+    return extra, step(status, time, text, rest)
+
+
+def step(status: str, time: str, text: str, moving: str) -> str:
+    """Make a step of its time and its message as JSON."""
+    return f"{_RANKED[status]}{time}\t{text}\t{moving}"
 
 
 @lru_cache(maxsize=100)
@@ -78,36 +93,69 @@ def _limit(worker_json: str) -> int:
     return RECORD_MAX_BYTES - _HEAD_BYTES - size(worker_json) - WORKER_MAX_BYTES
 
 
+def _begin(run: Run, limit: int) -> None:
+    run.facts = _facts(run)
+    room = limit - size(run.facts)
+    run.extra = _extra(run.arguments, room - _MOVING_BYTES)
+    run.room = room - size(run.extra)
+
+
 def _facts(run: Run) -> str:
-    facts = f'"position":null,"task_id":{encode_text(run.task_id)},'
-    facts += f'"task_name":{encode_text(cut(run.task_name, _NAME_MAX))},'
-    if run.queue is not None:
-        facts += f'"queue":{encode_text(cut(run.queue, _NAME_MAX))},'
-    facts += f'"attempt":{run.attempt},'
-    for name in _SELDOM:
-        value = getattr(run, name)
-        if value is not None and (name != "root_id" or value != run.task_id):
-            facts += f'"{name}":{value if type(value) is int else _encode(value)},'
+    name, queue = run.task_name, run.queue
+    if len(name) > _NAME_MAX or (queue is not None and len(queue) > _NAME_MAX):
+        name, queue = cut(name, _NAME_MAX), None if queue is None else cut(queue, _NAME_MAX)
+    family = ""
+    if run.root_id is not None and run.root_id != run.task_id:
+        family = f'"root_id":{_encode(run.root_id)},'
+    if run.parent_id is not None:
+        family += f'"parent_id":{_encode(run.parent_id)},'
+    if run.group_id is not None:
+        family += f'"group_id":{_encode(run.group_id)},'
     eta = "" if run.eta is None else f'"eta":{run.eta!r},'
-    return f'{facts}"received_at":{round(run.received_at, 6)!r},{eta}"run":{encode_text(run.id)},'
+    return (
+        f'"position":null,"task_id":{encode_text(run.task_id)},'
+        f"{_kind(name, queue, run.attempt, run.max_retries, run.priority)}{family}"
+        f'"received_at":{_shortest(run.received_at)},{eta}"run":{encode_text(run.id)},'
+    )
 
 
-def _moving(run: Run) -> str:
-    at = f"{run.updated_at:.6f}"
-    moving = "" if run.started_at is None else f'"started_at":{run.started_at:.6f},'
-    if run.finished_at is not None:
-        moving += f'"finished_at":{run.finished_at:.6f},'
+@lru_cache(maxsize=1000)
+def _kind(
+    task_name: str, queue: str | None, attempt: int, max_retries: int | None, priority: int | None
+) -> str:
+    """The facts that many tasks have in common."""
+    kind = f'"task_name":{encode_text(task_name)},'
+    if queue is not None:
+        kind += f'"queue":{encode_text(queue)},'
+    kind += f'"attempt":{attempt},'
+    if max_retries is not None:
+        kind += f'"max_retries":{max_retries},'
+    return kind if priority is None else f'{kind}"priority":{priority},'
+
+
+def _ended_moving(run: Run, time: str) -> str:
+    ending = f'"finished_at":{time},'
+    if run.started_at is not None:
+        ending = f'"started_at":{to_microseconds(run.started_at)},{ending}'
     if run.runtime is not None:
-        moving += f'"runtime":{run.runtime:.6f},'
+        ending += f'"runtime":{run.runtime:.6f},'
     if run.exception is not None:
-        moving += f'"exception":{encode_text(cut(run.exception, _EXCEPTION_MAX))},'
+        ending += f'"exception":{encode_text(cut(run.exception, _EXCEPTION_MAX))},'
     if run.reason is not None:
-        moving += f'"reason":"{run.reason}",'
-    return f'{moving}"updated_at":{at},"timestamp":{at}'
+        ending += f'"reason":"{run.reason}",'
+    return f'{ending}"updated_at":{time},"timestamp":{time}'
 
 
-def _message_json(run: Run) -> str:
-    return _SENTENCES_JSON.get(run.status) or encode_text(message(run))
+def _open_moving(status: str, time: str) -> str:
+    """What the script makes of a step without one."""
+    started = f'"started_at":{time},' if status == "active" else ""
+    return f'{started}"updated_at":{time},"timestamp":{time}'
+
+
+def _shortest(seconds: float) -> str:
+    """To the microsecond, as `repr` has it, which takes three times as long."""
+    text = to_microseconds(seconds).rstrip("0")
+    return f"{text}0" if text[-1] == "." else text
 
 
 def message(run: Run) -> str:
@@ -145,13 +193,13 @@ _SENTENCES = {
 }
 
 
-# Of these nothing else is ever said.
-_SENTENCES_JSON = {status: encode_text(_SENTENCES[status]) for status in ("reserved", "scheduled", "active")}
+# What the script says in a step without a message, TAB between them.
+OPEN_MESSAGES = "\t".join(encode_text(_SENTENCES[status]) for status in ("reserved", "scheduled", "active"))
 
 
 def _extra(texts: Mapping[str, str], budget: int) -> str:
     """Encode the texts; each gets an equal share, and leaves to the others what it does not need."""
-    whole = _object({name: encode_text(text) for name, text in texts.items()})
+    whole = "{" + ",".join([f'"{name}":{encode_text(text)}' for name, text in texts.items()]) + "}"
     if size(whole) <= budget:
         return whole
     left = budget - sum(len(f'"{name}":,') for name in texts) - 1
@@ -161,8 +209,4 @@ def _extra(texts: Mapping[str, str], budget: int) -> str:
         budget = left // (len(texts) - len(encoded))
         encoded[name] = fit_text(texts[name], budget, keep_end=name == "traceback")
         left -= size(encoded[name])
-    return _object({name: encoded[name] for name in texts})
-
-
-def _object(members: Mapping[str, str]) -> str:
-    return "{" + ",".join([f'"{name}":{text}' for name, text in members.items()]) + "}"
+    return "{" + ",".join([f'"{name}":{encoded[name]}' for name in texts]) + "}"

@@ -26,6 +26,8 @@ logger = logging.getLogger("celery_plugin")
 # Takes a request, an event and its fields.
 Tell = Callable[[Any, str, dict[str, Any]], None]
 
+# What Celery leaves out of these.
+_WITH_MORE = ("task-cancelled", "task-failed", "task-retried")
 # The words of self.replace(), whose task comes back under the same id.
 _REPLACED = "Replaced by new task"
 
@@ -60,10 +62,12 @@ def _observing(base: Any, tell: Tell) -> Any:
 
         def send_event(self, type: str, **fields: Any) -> Any:  # noqa: A002  # its name in Celery
             try:
-                tell(self, type, self._sidecar_fields(type, fields))
+                tell(self, type, self._sidecar_fields(type, fields) if type in _WITH_MORE else fields)
             except Exception:
                 _give_up(type)
-            return super().send_event(type, **fields)
+            # Without -E nobody hears of it, and saying so costs as much as telling it here.
+            if getattr(self._eventer, "forwards", True):
+                super().send_event(type, **fields)
 
         def _sidecar_look_at(self, error: Any) -> None:
             # What a retry was asked for, if anything.
@@ -78,8 +82,6 @@ def _observing(base: Any, tell: Tell) -> Any:
         def _sidecar_fields(self, event: str, fields: dict[str, Any]) -> dict[str, Any]:
             if event == "task-cancelled":
                 return {**fields, "returns": not self.acknowledged}
-            if event not in ("task-failed", "task-retried"):
-                return fields
             error, self._sidecar_error = self._sidecar_error, None
             exception = None if error is None else safe_repr(get_pickled_exception(error))
             return {**fields, "exception": exception}

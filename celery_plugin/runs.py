@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from celery_plugin.contract import EXTRA_FIELDS, RANKS, RECORD_MAX_BYTES
+from celery_plugin.contract import RANKS, RECORD_MAX_BYTES
 from celery_plugin.texts import cut
+
+# What a run has come to, and when, in seconds since the epoch.
+Step = tuple[str, float]
 
 
 @dataclass(slots=True, eq=False)
@@ -51,16 +54,28 @@ class Run:
     result: str | None = None
     traceback: str | None = None
     reason: str | None = None
-    # Made once, when the run is told for the first time; and what both take.
+    # Made once, when the run is told for the first time; and how many bytes they leave for a step.
     facts: str = ""
     extra: str = ""
-    bytes: int = 0
+    room: int = 0
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What is shown only on request of a run that is open, as far as the worker shows it."""
+        arguments = {} if self.args is None else {"args": self.args}
+        if self.kwargs is not None:
+            arguments["kwargs"] = self.kwargs
+        return arguments
 
     @property
     def texts(self) -> dict[str, str]:
-        """What is shown only on request, as far as the worker shows it."""
-        texts = zip(EXTRA_FIELDS, (self.args, self.kwargs, self.result, self.traceback), strict=True)
-        return {name: text for name, text in texts if text is not None}
+        """What is shown only on request of a run that has ended, as far as the worker shows it."""
+        texts = self.arguments
+        if self.result is not None:
+            texts["result"] = self.result
+        if self.traceback is not None:
+            texts["traceback"] = self.traceback
+        return texts
 
     @property
     def rank(self) -> int:
@@ -75,14 +90,15 @@ def read_run(run_id: str, headers: Mapping[str, Any], queue: str | None, max_ret
     """
     now, eta = time.time(), _timestamp(headers.get("eta"))
     args, kwargs = headers.get("argsrepr") or "", headers.get("kwargsrepr") or ""
+    priority = (headers.get("delivery_info") or {}).get("priority")
     run = Run(
         run_id,
         headers["id"],
         headers.get("shadow") or headers["task"],
         queue,
         (headers.get("retries") or 0) + 1,
-        max_retries,
-        (headers.get("delivery_info") or {}).get("priority"),
+        max_retries if type(max_retries) is int else None,
+        priority if type(priority) is int else None,
         headers.get("root_id"),
         headers.get("parent_id"),
         headers.get("group"),

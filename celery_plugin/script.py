@@ -4,84 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib.resources import files
-from itertools import chain
 from typing import Any, NamedTuple
 
 from redis import Redis
 from redis.exceptions import NoScriptError
 
-from celery_plugin.contract import RANKS, Keys, Position
-from celery_plugin.record import Told
+from celery_plugin.contract import Keys, Position
+from celery_plugin.operations import Operation, Other, pack
+from celery_plugin.record import OPEN_MESSAGES
 from celery_plugin.settings import Settings
 
-# One operation as the script reads it.
-Arguments = tuple[bytes, ...]
 # Where Redis says that a script broke off: the line, and all that Redis 7 says of it.
 _LINE = re.compile(r"@user_script: ?(\d+)")
 _PLACE = re.compile(r" script: \w+, on @user_script:\d+\.?$")
-
-
-@dataclass(slots=True)
-class Operation:
-    """Steps of one run, of which facts and extra are the same.
-
-    ``task`` counts always, ``end`` only if the run is open, ``lost`` only if also its worker's lease has
-    ended; then ``counted``, two fields of counters, says where. ``worker``, ``facts`` and ``extra`` are JSON
-    as `record.Told` has it.
-    """
-
-    kind: str
-    task_id: str
-    run: str
-    worker: str
-    facts: str
-    extra: str
-    steps: list[str]
-    counted: tuple[str, str] = ("", "")
-
-    @property
-    def key(self) -> str:
-        """Of the steps of one run only the newest matters while Redis is away."""
-        return self.run
-
-    def arguments(self) -> Arguments:
-        """As the script reads it; what UTF-8 cannot hold becomes ``?``."""
-        arguments = (
-            f"{self.kind}\t{self.run}\t{self.worker}\t{self.task_id}".encode("utf-8", "replace"),
-            "\n".join(self.steps).encode("utf-8", "replace"),
-            self.facts.encode("utf-8", "replace"),
-            self.extra.encode("utf-8", "replace"),
-        )
-        if self.kind != "lost":
-            return arguments
-        return (*arguments, "\t".join(self.counted).encode("utf-8", "replace"))
-
-
-def step(status: str, at: float, told: Told) -> str:
-    """One step of a run, at a time in seconds since the epoch."""
-    return f"{RANKS[status]}\t{status}\t{at:.6f}\t{told.message}\t{told.moving}"
-
-
-def one_step(kind: str, task_id: str, run: str, worker: str, status: str, at: float, told: Told) -> Operation:
-    """Make an operation of one step."""
-    return Operation(kind, task_id, run, worker, told.facts, told.extra, [step(status, at, told)])
-
-
-class Other(NamedTuple):
-    """An operation that is no step of a run: its kind and what the script reads behind it.
-
-    Of those with the same key only the newest matters while Redis is away.
-    """
-
-    key: str
-    parts: tuple[str, ...]
-    steps: tuple[str, ...] = ("",)
-
-    def arguments(self) -> Arguments:
-        """As the script reads it."""
-        return ("\t".join(self.parts).encode("utf-8", "replace"),)
 
 
 class Answer(NamedTuple):
@@ -127,12 +64,12 @@ class Script:
         lease_seconds: float,
         settings: Settings,
         epoch_if_needed: str,
-        operations: list[Arguments],
+        operations: Iterable[Operation | Other],
     ) -> Answer:
         """Apply a batch; raises redis-py's errors."""
         arguments: list[Any] = [*self._keys, self.keys.events_channel, epoch_if_needed, worker_id, number]
         arguments += [lease_seconds, settings.log_max, settings.history_max, settings.history_ttl]
-        arguments += chain.from_iterable(operations)
+        arguments += [OPEN_MESSAGES, *pack(operations)]
         try:
             answer: Any = client.evalsha(self._sha, len(self._keys), *arguments)
         except NoScriptError:

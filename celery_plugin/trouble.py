@@ -19,6 +19,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from celery_plugin.operations import Operation, Other
 from celery_plugin.script import Script
 
 logger = logging.getLogger("celery_plugin")
@@ -97,17 +98,16 @@ class Trouble:
             self._missing.clear()
             logger.warning("celery_plugin: Redis takes everything again")
 
-    def on_given_up(self, operation: bytes, error: Exception) -> None:
+    def on_given_up(self, operation: Operation | Other, error: Exception) -> None:
         """Say what Redis refuses although it takes the rest; at most once a minute."""
         now = time.monotonic()
         if self._given_up_at and now < self._given_up_at + GIVEN_UP_EVERY_SECONDS:
             return
         self._given_up_at = now
-        kind, *_, of = operation.decode("utf-8", "replace").split("\t")
         logger.warning(
             "celery_plugin: given up, since Redis refuses it and takes the rest: %s %.100s: %s",
-            kind,
-            of,
+            operation.kind,
+            operation.of,
             self._script.without_place(str(error)),
         )
 

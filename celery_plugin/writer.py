@@ -25,10 +25,11 @@ from celery_plugin.capture import Capture
 from celery_plugin.delivery import Delivery
 from celery_plugin.events import Tracker, end
 from celery_plugin.held import held_requests
+from celery_plugin.operations import Other
 from celery_plugin.outbox import OUTBOX_MAX, Outbox
 from celery_plugin.pace import Pace
 from celery_plugin.runs import Run, RunTable
-from celery_plugin.script import Other, Script
+from celery_plugin.script import Script
 from celery_plugin.search import Search
 from celery_plugin.settings import Settings
 from celery_plugin.trouble import Trouble
@@ -155,27 +156,31 @@ class Writer:
 
     def _absorb(self) -> int:
         """Turn what was observed into operations, not all at once; also while Redis is away."""
-        events = 0
-        while self._buffer and events < ABSORB_MAX:
+        events, buffer = 0, self._buffer
+        while buffer and events < ABSORB_MAX:
             events += 1
-            self._apply(*self._buffer.popleft())
+            at, event, fields, run = buffer.popleft()
+            try:
+                if run is None:
+                    self._apply(at, event, fields)
+                    continue
+                if run.finished_at is not None:
+                    self._outbox.before_end_changes(run)
+                if self._tracker.apply(at, event, run, fields):
+                    self._outbox.tell(run)
+            except Exception:
+                # One event that is not understood must not hold up the others.
+                logger.exception("celery_plugin: an event is given up: %s", event)
+                self._overflow += 1
         if len(self._outbox) > OUTBOX_MAX:
             self._compact()
         return events
 
-    def _apply(self, at: float, event: str, fields: dict[str, Any], run: Run | None) -> None:
-        try:
-            if run is not None:
-                if self._tracker.apply(at, event, run, fields):
-                    self._outbox.tell(run)
-            elif event in (PROGRESS, DEPTH):
-                self._outbox.add(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
-            elif event in (STOPPING, UNFETCHED):
-                self._give_back(at, stops=event == STOPPING)
-        except Exception:
-            # One event that is not understood must not hold up the others.
-            logger.exception("celery_plugin: an event is given up: %s", event)
-            self._overflow += 1
+    def _apply(self, at: float, event: str, fields: dict[str, Any]) -> None:
+        if event in (PROGRESS, DEPTH):
+            self._outbox.add(Other(f"{event} {fields['of']}", (event, fields["json"], fields["of"])))
+        elif event in (STOPPING, UNFETCHED):
+            self._give_back(at, stops=event == STOPPING)
 
     def _give_back(self, at: float, *, stops: bool) -> None:
         """What was fetched goes back; what runs may end. The lease stays until the process ends."""
@@ -231,8 +236,9 @@ class Writer:
             self._search.look_for_strays()
 
     def _count_overflow(self) -> None:
-        if self._overflow:
-            self._worker.gave_up, self._overflow = self._worker.gave_up + self._overflow, 0
+        if gave_up := self._overflow + self._outbox.gave_up:
+            self._overflow = self._outbox.gave_up = 0
+            self._worker.gave_up += gave_up
             self._search.look_for_strays()
 
     def _begin_chores(self) -> None:

@@ -12,14 +12,14 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from celery_plugin.contract import Keys
-from celery_plugin.script import Operation, Other
+from celery_plugin.operations import Operation, Other
 from celery_plugin.settings import Settings
 from deploy.demo.redis_server import RedisServer
 from tests.support.batches import Sender, Stored, step, worker_step
 
 KEYS = Keys()
 SOURCE = files("celery_plugin").joinpath("record.lua").read_text()
-CALLED = set(re.findall(r"redis\.p?call\('(\w+)'", SOURCE))
+CALLED = set(re.findall(r"\bcall\('(\w+)'", SOURCE))
 # What is left out where it cannot be written.
 BY_PRODUCTS = set(re.findall(r"attempt\('(\w+)'", SOURCE)) - CALLED | {"HINCRBY", "HINCRBYFLOAT"}
 # In the words of Redis 7.0, and of others.

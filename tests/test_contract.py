@@ -30,9 +30,9 @@ from celery_plugin.contract import (
     split_record,
 )
 from celery_plugin.events import RECEIVED, REJECTS, Tracker
+from celery_plugin.operations import Operation, Other
 from celery_plugin.record import tell
 from celery_plugin.runs import Run, RunTable, read_run
-from celery_plugin.script import Operation, Other, one_step
 from celery_plugin.settings import Settings
 from celery_plugin.texts import encode_text
 from celery_plugin.worker import WorkerRecord
@@ -255,9 +255,8 @@ class Story:
 
     def _apply(self, at: float, event: str, run: Run, fields: dict[str, Any]) -> Operation:
         assert self._tracker.apply(at, event, run, fields)
-        worker = encode_text(HOSTNAME)
-        told = tell(run, worker)
-        return one_step("task", run.task_id, run.id, worker, run.status, run.updated_at, told)
+        (told,) = tell(run, [(run.status, run.updated_at)], encode_text(HOSTNAME))
+        return told
 
 
 def _number(task_id: str) -> int:

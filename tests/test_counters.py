@@ -16,8 +16,8 @@ from celery_plugin.capture import Capture
 from celery_plugin.counter_names import OTHER
 from celery_plugin.counting import EXCEPTIONS_MAX, NAMES_MAX, Counts
 from celery_plugin.events import RECEIVED, Tracker
+from celery_plugin.operations import Other
 from celery_plugin.runs import RunTable, read_run
-from celery_plugin.script import Other
 from tests.support.batches import Sender, Stored, worker_step
 from tests.support.deadline import eventually
 from tests.support.proxy import Proxy

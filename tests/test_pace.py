@@ -24,7 +24,7 @@ def test_quiet(rate: float) -> None:
     assert {REST_SECONDS} == set(rests(rate))
 
 
-@pytest.mark.parametrize(("rate", "expected"), [(600, 0.04), (1500, 0.1), (100_000, 0.1)])
+@pytest.mark.parametrize(("rate", "expected"), [(600, 0.04), (1500, 0.1), (3000, 0.15), (100_000, 0.15)])
 def test_busy(rate: float, expected: float) -> None:
     """The more come, the longer it rests, and it stays at that; never longer than a viewer would notice."""
     settled = rests(rate)[-10:]

@@ -18,8 +18,9 @@ from celery.result import AsyncResult
 from redis import Redis
 
 from celery_plugin.contract import RECORD_MAX_BYTES, Keys
+from celery_plugin.operations import Other
 from celery_plugin.progress import Progress, ToRedis
-from celery_plugin.script import Other, Script
+from celery_plugin.script import Script
 from celery_plugin.settings import Settings
 from celery_plugin.writer import PROGRESS
 from deploy.demo.redis_server import RedisServer
@@ -277,6 +278,26 @@ def test_a_process_that_a_task_forks_tells_too(
     assert [2, 2] == _threads(worker)
     gate.open()
     eventually(lambda: task_id in stored.finished)
+
+
+def test_what_a_process_says_late_does_not_undo_what_another_said_since(stored: Stored) -> None:
+    """Of the processes of one task, one may still connect while another has told. A clock that was set back
+    long ago does not stand in the way."""
+    sender = Sender(stored.client)
+    sender.begin()
+    now = time.time()
+
+    def say(message: str, at: float) -> str:
+        said = f'{{"message":"{message}","updated_at":{at:.3f}}}'
+        sender.send(Other("a", (PROGRESS, said, "a")), number=0)
+        return str(stored.progress["a"]["message"])
+
+    sender.send(step("a", "active"))
+    assert "second" == say("second", now)
+    assert "second" == say("first", now - 1)
+    assert "third" == say("third", now)
+    assert "set back" == say("set back", now - 3600)
+    assert ["second", "third", "set back"] == [progress["message"] for progress in told(stored, "a")]
 
 
 def test_a_process_is_held_up_by_no_other_that_connects(state: RedisServer) -> None:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from celery_plugin.contract import JSON, RANKS, RECORD_MAX_BYTES
-from celery_plugin.record import Told, message, tell
+from celery_plugin.operations import Operation
+from celery_plugin.record import message, tell
 from celery_plugin.runs import Run
-from celery_plugin.script import Operation, one_step
 from celery_plugin.texts import cut, encode_text
 from celery_plugin.worker import new_worker_id, shown_name
-from tests.support.batches import Sender, Stored
+from tests.support.batches import Sender, Stored, worker_step
 
 HUGE = 1_000_000
 RUN = Run(
@@ -125,8 +125,7 @@ def test_a_record_takes_at_most_1_kb(client: Redis, run: Run, hostname: str, oth
 
 def _operation(run: Run, hostname: str) -> Operation:
     run = replace(run, id=f"{new_worker_id(hostname)}/{10**6}")
-    worker = encode_text(shown_name(hostname))
-    return one_step("task", run.task_id, run.id, worker, run.status, 4e9, tell(run, worker))
+    return _tell(run, encode_text(shown_name(hostname)))
 
 
 def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
@@ -138,44 +137,102 @@ def _stored_record(client: Redis, stored: Stored, run: Run) -> bytes | None:
     return None
 
 
-def _members(told: Told) -> JSON:
-    members: JSON = json.loads(f"{{{told.facts}{told.moving}}}")
+def _tell(run: Run, worker: str) -> Operation:
+    (told,) = tell(run, [(run.status, run.updated_at)], worker)
+    return told
+
+
+def _members(told: Operation) -> JSON:
+    """What stands in a step besides what the script writes."""
+    moving = told.steps.split("\t")[4:] or ['"updated_at":0']
+    members: JSON = json.loads(f"{{{told.facts}{moving[0]}}}")
     return members
 
 
-def test_what_is_short_is_told_whole() -> None:
+def test_what_is_short_is_told_whole(client: Redis) -> None:
     """An ordinary record loses nothing."""
-    told = tell(replace(RUN, status="active", started_at=1_700_000_001.5), '"celery@one"')
-    assert '"Running"' == told.message
-    assert json.loads(told.extra) == {"args": "('a', 1)", "kwargs": "{'n': 2}"}
-    assert _members(told) == {
-        "task_id": RUN.task_id,
-        "task_name": "app.tasks.generate",
-        "position": None,
-        "queue": "celery",
-        "attempt": 1,
-        "max_retries": 3,
-        "received_at": 1_700_000_000.25,
-        "started_at": 1_700_000_001.5,
-        "updated_at": 1_700_000_000.25,
-        "timestamp": 1_700_000_000.25,
-        "run": RUN.id,
+    one = Sender(client)
+    one.begin()
+    run = replace(RUN, status="active", started_at=1_700_000_001.5, updated_at=1_700_000_001.5)
+    one.send(_tell(run, '"celery@one"'))
+    assert Stored(client).active == {
+        RUN.task_id: {
+            "type": "task_status",
+            "status": "active",
+            "worker": "celery@one",
+            "offset": 2,
+            "previous": None,
+            "message": "Running",
+            "task_id": RUN.task_id,
+            "task_name": "app.tasks.generate",
+            "position": None,
+            "queue": "celery",
+            "attempt": 1,
+            "max_retries": 3,
+            "received_at": 1_700_000_000.25,
+            "started_at": 1_700_000_001.5,
+            "updated_at": 1_700_000_001.5,
+            "timestamp": 1_700_000_001.5,
+            "run": RUN.id,
+            "args": "('a', 1)",
+            "kwargs": "{'n': 2}",
+        }
     }
+
+
+@pytest.mark.parametrize("status", ["reserved", "scheduled", "active"])
+def test_what_the_script_says_of_a_short_step(client: Redis, status: str) -> None:
+    """It is what the worker says where there is little room; only what is long is cut."""
+    one = Sender(client)
+    one.begin()
+    short = replace(RUN, status=status, task_name="n")
+    events = []
+    for run in (short, replace(short, task_name="🎉" * HUGE, queue="🎉" * HUGE)):
+        one.send(_tell(replace(run, task_id=f"{len(events)}"), '"celery@one"'))
+        events.append(Stored(client).events[-1])
+    varying = ("offset", "task_id", "task_name", "queue")
+    plain, cut_short = [{k: v for k, v in event.items() if k not in varying} for event in events]
+    assert plain == cut_short
+    assert events[0]["queue"] == RUN.queue
+    assert events[1]["queue"] != RUN.queue
+
+
+_ODD_IDS = ["a\x1fb", "a\tb", "\x1f", "tasks\x1f", "\x1f" * 6, "a\nb", "\ud800"]
+
+
+@pytest.mark.parametrize("odd", _ODD_IDS)
+def test_ids_that_look_like_separators(client: Redis, odd: str) -> None:
+    """An application gives ids as it likes: a batch with such an id says the same."""
+    one, runs = Sender(client), [replace(RUN, task_id=task_id) for task_id in ("before", odd, "behind")]
+    one.begin()
+    one.send(*(_tell(run, '"celery@one"') for run in runs))
+    shown = [id_.encode("utf-8", "replace").decode() for id_ in ("before", odd, "behind")]
+    assert shown == [event.get("task_id") for event in Stored(client).events[1:]]
+    assert set(shown) == set(Stored(client).waiting)
+
+
+def test_a_batch_keeps_its_order(client: Redis) -> None:
+    """What stands between steps stays between them."""
+    one, stored = Sender(client), Stored(client)
+    one.begin()
+    first, then = replace(RUN, task_id="first"), replace(RUN, task_id="then", id="celery@one:1/8")
+    one.send(_tell(first, '"w"'), worker_step("one", status="stopping"), _tell(then, '"w"'))
+    assert ["first", None, "then"] == [event.get("task_id") for event in stored.events[1:]]
 
 
 def test_a_queue_that_is_not_known_is_left_out() -> None:
     """What nobody said is no empty text."""
-    assert "queue" not in _members(tell(replace(RUN, queue=None), '"w"'))
+    assert "queue" not in _members(_tell(replace(RUN, queue=None), '"w"'))
 
 
 def test_long_arguments_share_the_room() -> None:
     """Both are cut with an ellipsis, and one that is short leaves its room to the other."""
     long = replace(RUN, args="a" * HUGE, kwargs="k" * HUGE)
-    extra = json.loads(tell(long, '"w"').extra)
+    extra = json.loads(_tell(long, '"w"').extra)
     assert len(extra["args"]) == pytest.approx(len(extra["kwargs"]), abs=10)
     assert extra["args"].endswith("a…")
     assert extra["kwargs"].endswith("k…")
-    alone = json.loads(tell(replace(RUN, args="a" * HUGE, kwargs="{}"), '"w"').extra)
+    alone = json.loads(_tell(replace(RUN, args="a" * HUGE, kwargs="{}"), '"w"').extra)
     assert "{}" == alone["kwargs"]
     assert len(alone["args"]) > 1.9 * len(extra["args"])
 
@@ -183,13 +240,35 @@ def test_long_arguments_share_the_room() -> None:
 def test_the_same_run_is_told_with_the_same_facts_until_its_end() -> None:
     """What is made once for a run fits also when it has failed with a long exception."""
     run = replace(RUN, args="a" * HUGE, kwargs="k" * HUGE)
-    first = json.loads(tell(run, '"w"').extra)
+    first = json.loads(_tell(run, '"w"').extra)
     run.status, run.started_at = "active", 1_700_000_001.0
-    assert first == json.loads(tell(run, '"w"').extra)
+    assert first == json.loads(_tell(run, '"w"').extra)
     run.status, run.finished_at, run.exception = "failed", 1_700_000_002.0, "ValueError('" + "x" * 500 + "')"
-    told = tell(run, '"w"')
+    told = _tell(run, '"w"')
     assert first["args"].startswith(json.loads(told.extra)["args"][:-1])
     assert "ValueError('xxx" == _members(told)["exception"][:15]
+
+
+@pytest.mark.parametrize("name", ["n", "🎉" * HUGE])
+def test_steps_that_are_told_together(name: str) -> None:
+    """Each says what it would have said alone; what a run ends with is told with its end."""
+    ended = {"status": "completed", "started_at": 1_700_000_001.5, "finished_at": 1_700_000_002.5}
+    run = replace(
+        RUN, task_name=name, queue=name, result="done", runtime=1.0, updated_at=1_700_000_002.5, **ended
+    )
+    steps = [("reserved", RUN.received_at), ("active", 1_700_000_001.5), ("completed", 1_700_000_002.5)]
+    alone = [
+        *tell(replace(RUN, task_name=name, queue=name), steps[:1], '"w"'),
+        *tell(replace(run, status="active", finished_at=None, result=None), steps[1:2], '"w"'),
+        *tell(replace(run), steps[2:], '"w"'),
+    ]
+    together = list(tell(run, steps, '"w"'))
+    assert [step for told in alone for step in told.steps.split("\n")] == [
+        step for told in together for step in told.steps.split("\n")
+    ]
+    extras = [json.loads(told.extra) for told in together]
+    assert [{"args", "kwargs"}] * (len(extras) - 1) + [{"args", "kwargs", "result"}] == list(map(set, extras))
+    assert len(extras) == (2 if name == "n" else 3)
 
 
 @pytest.mark.parametrize(

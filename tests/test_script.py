@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from celery_plugin.contract import RANKS, Keys, LogEntry, decode_batch
-from celery_plugin.script import Operation
+from celery_plugin.operations import Operation
 from celery_plugin.settings import Settings
 from deploy.demo.redis_server import RedisServer
 from sidecar.state import State
@@ -97,6 +97,18 @@ def test_a_batch_that_changes_nothing_publishes_nothing(one: Sender, client: Red
         first, _ = decode_batch(pubsub.get_message(timeout=10)["data"])
         second, entries = decode_batch(pubsub.get_message(timeout=10)["data"])
     assert (first.offset + 1, 1) == (second.offset, len(entries))
+
+
+@pytest.mark.parametrize("count", [1, 88, 89, 90, 91, 500])
+def test_the_channel_tells_what_the_log_tells(one: Sender, client: Redis, stored: Stored, count: int) -> None:
+    """However many events a batch makes: with more than 89 their message is joined in parts."""
+    with client.pubsub() as pubsub:
+        pubsub.subscribe(stored.keys.events_channel)
+        eventually(lambda: pubsub.get_message(timeout=1), what="the subscription is acknowledged")
+        extras = ({}, {"args": "()"}, {"args": "(1,)"})
+        one.send(*[step(f"{n}", "reserved", f"one/{n}", extra=extras[n // 2 % 3]) for n in range(count)])
+        published = _published(pubsub, until=1 + count)
+    assert [(entry.offset, entry.event, entry.extra) for entry in published] == stored.entries[1:]
 
 
 def test_databases_do_not_hear_each_other(redis_server: RedisServer) -> None:
@@ -357,6 +369,20 @@ def test_an_id_that_is_used_again_ends_anew(one: Sender, stored: Stored) -> None
     one.send(step("a", "active", "one/2", at=now - 5))
     one.send(step("a", "lost", "one/2"))
     assert "lost" == stored.finished["a"]["status"]
+
+
+def test_a_run_from_before_an_end_of_the_same_batch(one: Sender, stored: Stored) -> None:
+    """The steps of one run go to Redis together, so that what began before an end may stand behind it."""
+    now = round(time.time(), 2)
+    one.send(
+        step("a", "active", "one/1", at=now - 20, n=1),
+        step("a", "completed", "one/1", at=now - 5, n=1),
+        step("a", "active", "one/2", at=now - 10, n=2),
+    )
+    assert (["one/2"], []) == (stored.runs["a"], stored.history)
+    one.send(step("a", "lost", "one/2", n=2))
+    assert ("completed", 1) == (stored.finished["a"]["status"], stored.finished["a"]["n"])
+    assert ["active", "completed", "active", "completed"] == stored.statuses("a")
 
 
 def test_a_second_run_survives_a_record_that_somebody_deleted(

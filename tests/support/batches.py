@@ -11,9 +11,10 @@ from typing import Any
 
 from redis import Redis
 
+from celery_plugin import record
 from celery_plugin.contract import JSON, RANK_ENDED, Keys, encode
-from celery_plugin.record import Told
-from celery_plugin.script import Answer, Operation, Other, Script, one_step
+from celery_plugin.operations import Operation, Other
+from celery_plugin.script import Answer, Script
 from celery_plugin.settings import Settings
 from celery_plugin.texts import encode_text
 
@@ -34,9 +35,9 @@ def step(
 ) -> Operation:
     """Make a step of a run; the members stand in its event behind the head."""
     moving = encode({"task_id": task_id, **members, "run": run})[1:-1]
-    told = Told(encode_text(message), "", moving, encode({"args": "()"} if extra is None else extra))
-    at = time.time() if at is None else at
-    return one_step(kind, task_id, run, encode_text(worker), status, at, told)
+    made = record.step(status, f"{time.time() if at is None else at:.6f}", encode_text(message), moving)
+    shown = encode({"args": "()"} if extra is None else extra)
+    return Operation(run, encode_text(worker), task_id, "", shown, made, kind)
 
 
 def worker_step(worker_id: str, **members: Any) -> Other:
@@ -76,7 +77,7 @@ class Sender:
             lease_seconds=lease,
             settings=self.settings,
             epoch_if_needed=epoch or secrets.token_hex(8),
-            operations=[operation.arguments() for operation in operations],
+            operations=operations,
         )
 
 

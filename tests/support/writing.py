@@ -8,7 +8,7 @@ from typing import Any
 
 from redis import Redis
 
-from celery_plugin.script import Operation
+from celery_plugin.operations import Operation
 from celery_plugin.settings import Settings
 from tests.support.batches import WORKER, Sender, step, worker_step
 
