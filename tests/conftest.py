@@ -17,7 +17,7 @@ from redis import Redis
 from deploy.demo.ports import free_port as find_free_port
 from deploy.demo.ports import share_ports
 from deploy.demo.redis_server import RedisServer
-from tests.support import acl, celery_worker, sidecar_process, tasks_app
+from tests.support import acl, celery_worker, rabbitmq, sidecar_process, tasks_app
 from tests.support.batches import Sender, Stored
 from tests.support.caddy import Caddy, find_caddy
 from tests.support.celery_worker import Worker
@@ -25,6 +25,7 @@ from tests.support.deadline import eventually
 from tests.support.needed import need
 from tests.support.nginx import Nginx, find_nginx
 from tests.support.processes import Process
+from tests.support.rabbitmq import RabbitServer
 from tests.support.sidecar_process import Sidecar
 from tests.support.starters import StartCaddy, StartNginx, StartProcess, StartRedis, StartSidecar, StartWorker
 from tests.support.writing import worker, writing
@@ -49,8 +50,38 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _APART = {"servers": "SERVERS_TEST", "image": "IMAGE_TEST", "release": "RELEASE_TEST"}
 collect_ignore = [folder for folder, variable in _APART.items() if not os.environ.get(variable)]
 
+# What takes longest comes first: else one process is still at it when the others have nothing left.
+_LONG = (
+    "test_misbehaving.py",
+    "test_amqp.py",
+    "test_brokers.py",
+    "test_leases.py",
+    "test_outages.py",
+    "test_packages.py",
+    "test_traps.py",
+    "test_progress.py",
+    "test_standards.py",
+    "test_checker.py",
+    "test_workers_flag.py",
+    "test_rolling_restart.py",
+    "test_limits.py",
+    "test_life.py",
+    "test_pools.py",
+    "test_terminal_watch.py",
+    "test_nothing_foreign.py",
+    "test_metrics.py",
+    "test_demo.py",
+    "test_deploy_caddy.py",
+    "test_failures.py",
+)
 _PROCESSES = pytest.StashKey[list[Process]]()
 _SERVERS = pytest.StashKey[list[RedisServer]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files."""
+    rank = {name: place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 @pytest.fixture
@@ -87,6 +118,27 @@ def start_redis(request: pytest.FixtureRequest) -> Iterator[StartRedis]:
 def redis_server(start_redis: StartRedis) -> RedisServer:
     """An empty Redis for this test alone."""
     return start_redis()
+
+
+@pytest.fixture(scope="session")
+def rabbit_node() -> Iterator[RabbitServer]:
+    """One node for all tests: it takes seconds to start."""
+    lacks = rabbitmq.missing()
+    if lacks:
+        assert not os.environ.get("CI"), lacks
+        pytest.skip(lacks)
+    server = RabbitServer()
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def rabbit(rabbit_node: RabbitServer) -> RabbitServer:
+    """The node, which runs."""
+    rabbit_node.ensure_running()
+    return rabbit_node
 
 
 @pytest.fixture

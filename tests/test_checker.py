@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sidecar.control import STARTING_OVER
 from tests.support.breaking import FAULTS, Site
 from tests.support.checking import Looks, Reader, Stretch
 from tests.support.sse import Parser
@@ -60,6 +61,22 @@ def test_it_sees_what_is_wrong(stream: str, wrong: bool) -> None:
             reader.take(event)
         reader.mark(parser.last_event_id)
     assert wrong == bool(reader.faults), reader.faults
+
+
+def test_it_does_not_mind_how_a_stream_is_cut() -> None:
+    """What a network makes of it is no fault of the stream's."""
+    stream = (
+        f"id: {STARTING_OVER}\n\n" + BEGIN + told(8) + f"id: {STARTING_OVER}\n\n" + RESET + BEGIN
+    ).encode()
+    for cut in range(len(stream)):
+        reader, parser = Reader(Looks("all")), Parser()
+        reader.opened()
+        for piece in (stream[:cut], stream[cut:]):
+            for event in parser.feed(piece):
+                reader.take(event)
+            reader.mark(parser.last_event_id)
+        assert [] == reader.faults, stream[:cut]
+        assert [[8], []] == [stretch.seen for stretch in reader.stretches]
 
 
 def test_it_sees_what_a_filter_swallowed() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,7 @@ from celery_plugin.contract import Position
 from deploy.demo.ports import HOST
 from tests.support.batches import Sender
 from tests.support.browser import open_browser, open_page
-from tests.support.deadline import eventually
+from tests.support.deadline import PATIENCE_SECONDS, eventually
 from tests.support.needed import need
 from tests.support.sidecar_process import Sidecar
 from tests.support.sse import Parser
@@ -199,9 +200,10 @@ def test_httpx_sse(sender: Sender, sidecar: Sidecar) -> None:
 
 
 def until(events: Iterator[ServerSentEvent], position: Position) -> list[ServerSentEvent]:
-    """The events up to the one at a position."""
-    seen = [next(events)]
+    """The events up to the one at a position; the figures, which come all the time, end the wait for it."""
+    end, seen = time.monotonic() + PATIENCE_SECONDS, [next(events)]
     while seen[-1].id != str(position):
+        assert time.monotonic() < end, f"{position} did not come, but {seen}"
         seen.append(next(events))
     return seen
 

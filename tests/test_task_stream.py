@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from celery import Celery
 
-from celery_plugin.script import Other
+from celery_plugin.operations import Other
 from celery_plugin.writer import PROGRESS
 from deploy.demo.ports import HOST
 from deploy.demo.redis_server import RedisServer

@@ -8,7 +8,7 @@ import time
 from celery import Celery
 from playwright.sync_api import Page, expect
 
-from celery_plugin.script import Other
+from celery_plugin.operations import Other
 from celery_plugin.writer import PROGRESS
 from tests.support.batches import Sender, step
 from tests.support.browser import PHONE, Look, card, figure

@@ -92,6 +92,9 @@ class Reader:
 
     def take(self, event: Event) -> None:
         """Take what was dispatched."""
+        if not event.own_id:
+            # An id that came before it, alone; of what comes in one piece, each has its turn.
+            self.mark(event.id)
         if event.event == "reset":
             self.resets.append(event.data["reason"])
             self._here, self._building, self._may_begin = None, None, True
