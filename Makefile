@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## Start Redis, a worker, tasks and the sidecar on http://127
 	@$(BIN)/python -m deploy.demo
 
 test: $(INSTALLED) ## Run the tests; ARGS="-k word" for some of them
-	$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-matrix: $(INSTALLED) ## Run the suites on Celery 5.3 to 5.7, each with its own redis-py, and on Redis 6.2 and Valkey 8.1; Sentinel, Cluster, TLS
 	$(BIN)/python -m tests.matrix $(ARGS)
