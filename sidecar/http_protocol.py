@@ -22,8 +22,8 @@ HEAD_MAX_BYTES = 32_768
 HEADERS_MAX = 100
 # Head and body; no body is wanted that comes near it.
 REQUEST_MAX_BYTES = 65_536
-# asyncio reads 256 KB at once, which may be 60,000 chunks of a body, of 0.3 µs each.
-PIECE_BYTES = 16_384
+# In a turn of the loop; asyncio reads 256 KB, which may be 60,000 chunks of a body, of 0.3 µs each.
+READ_BYTES = 16_384
 # Requests on one connection that have not been answered; only programs for tests send a second one.
 UNANSWERED_MAX = 8
 _END_OF_HEAD = b"\r\n\r\n"
@@ -56,6 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Wait for a head."""
         super().connection_made(transport)
         self._fd = transport.get_extra_info("socket").fileno()
+        transport.max_size = READ_BYTES  # type: ignore[attr-defined]  # asyncio's own, for each of its sockets
         if isinstance(self.loop, TurnLoop):
             self.loop.turns.add_client(self._fd)
         self._expect_head()
@@ -88,14 +89,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.write(_TOO_LARGE)
                 self.transport.close()
                 return
-        for start in range(0, len(data), PIECE_BYTES):
-            self._take(data[start : start + PIECE_BYTES])
-            if self.transport.is_closing():
-                return
-
-    def _take(self, piece: bytes) -> None:
-        self._request_bytes += len(piece)
-        super().data_received(piece)
+        self._request_bytes += len(data)
+        super().data_received(data)
         # What came together with the end of a request is not counted, and is one piece at most.
         if self._request_bytes > REQUEST_MAX_BYTES:
             self.transport.abort()
