@@ -21,8 +21,8 @@ from celery_plugin.texts import encode_text
 
 logger = logging.getLogger("celery_plugin")
 
-# 4,000 operations take about 6 MB.
-OUTBOX_MAX = 4_000
+# 3,000 operations take about 6 MB.
+OUTBOX_MAX = 3_000
 
 # A batch of 10,000 events blocks Redis for 0.29 s.
 BATCH_EVENTS = 500

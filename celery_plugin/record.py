@@ -51,7 +51,10 @@ def tell(run: Run, steps: Sequence[Step], worker_json: str) -> Iterator[Operatio
         _begin(run, _limit(worker_json))
     told: list[str] = []
     for status, at in steps:
-        time, is_open = to_microseconds(at), status in _OPEN
+        time = run.received if at == run.received_at else to_microseconds(at)
+        is_open = status in _OPEN
+        if status == "active":
+            run.started = time
         if is_open and run.room >= _MOVING_BYTES:
             told.append(_RANKED[status] + time)
             continue
@@ -94,6 +97,7 @@ def _limit(worker_json: str) -> int:
 
 
 def _begin(run: Run, limit: int) -> None:
+    run.received = to_microseconds(run.received_at)
     run.facts = _facts(run)
     room = limit - size(run.facts)
     run.extra = _extra(run.arguments, room - _MOVING_BYTES)
@@ -115,7 +119,7 @@ def _facts(run: Run) -> str:
     return (
         f'"position":null,"task_id":{encode_text(run.task_id)},'
         f"{_kind(name, queue, run.attempt, run.max_retries, run.priority)}{family}"
-        f'"received_at":{_shortest(run.received_at)},{eta}"run":{encode_text(run.id)},'
+        f'"received_at":{_shortest(run.received)},{eta}"run":{encode_text(run.id)},'
     )
 
 
@@ -136,7 +140,7 @@ def _kind(
 def _ended_moving(run: Run, time: str) -> str:
     ending = f'"finished_at":{time},'
     if run.started_at is not None:
-        ending = f'"started_at":{to_microseconds(run.started_at)},{ending}'
+        ending = f'"started_at":{run.started or to_microseconds(run.started_at)},{ending}'
     if run.runtime is not None:
         ending += f'"runtime":{run.runtime:.6f},'
     if run.exception is not None:
@@ -152,9 +156,9 @@ def _open_moving(status: str, time: str) -> str:
     return f'{started}"updated_at":{time},"timestamp":{time}'
 
 
-def _shortest(seconds: float) -> str:
-    """To the microsecond, as `repr` has it, which takes three times as long."""
-    text = to_microseconds(seconds).rstrip("0")
+def _shortest(time: str) -> str:
+    """Without zeros at the end, as `repr` has it."""
+    text = time.rstrip("0")
     return f"{text}0" if text[-1] == "." else text
 
 
@@ -199,9 +203,9 @@ OPEN_MESSAGES = "\t".join(encode_text(_SENTENCES[status]) for status in ("reserv
 
 def _extra(texts: Mapping[str, str], budget: int) -> str:
     """Encode the texts; each gets an equal share, and leaves to the others what it does not need."""
-    whole = "{" + ",".join([f'"{name}":{encode_text(text)}' for name, text in texts.items()]) + "}"
-    if size(whole) <= budget:
-        return whole
+    whole = ",".join([f'"{name}":{encode_text(text)}' for name, text in texts.items()])
+    if size(whole) + 2 <= budget:
+        return f"{{{whole}}}"
     left = budget - sum(len(f'"{name}":,') for name in texts) - 1
     encoded: dict[str, str] = {}
     for name in sorted(texts, key=lambda name: len(texts[name])):

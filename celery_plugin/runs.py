@@ -58,6 +58,9 @@ class Run:
     facts: str = ""
     extra: str = ""
     room: int = 0
+    # Two of its times as they are written, from when they were written first.
+    received: str = ""
+    started: str = ""
 
     @property
     def arguments(self) -> dict[str, str]:
@@ -91,15 +94,16 @@ def read_run(run_id: str, headers: Mapping[str, Any], queue: str | None, max_ret
     now, eta = time.time(), _timestamp(headers.get("eta"))
     args, kwargs = headers.get("argsrepr") or "", headers.get("kwargsrepr") or ""
     priority = (headers.get("delivery_info") or {}).get("priority")
+    task_id, root_id = headers["id"], headers.get("root_id")
     run = Run(
         run_id,
-        headers["id"],
+        task_id,
         headers.get("shadow") or headers["task"],
         queue,
         (headers.get("retries") or 0) + 1,
         max_retries if type(max_retries) is int else None,
         priority if type(priority) is int else None,
-        headers.get("root_id"),
+        task_id if root_id == task_id else root_id,  # kept once
         headers.get("parent_id"),
         headers.get("group"),
         now,

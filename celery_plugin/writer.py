@@ -53,6 +53,8 @@ UNFETCHED = "unfetched"
 PROGRESS = "progress"
 DEPTH = "depth"
 
+# One for all that say nothing more: while Redis hangs thousands of them wait.
+_NOTHING: dict[str, Any] = {}
 Observation = tuple[float, str, dict[str, Any], Run | None]
 # How the parts of the plugin that know no run tell something.
 Observe = Callable[[str, dict[str, Any]], None]
@@ -103,7 +105,7 @@ class Writer:
         if len(self._buffer) >= BUFFER_MAX:
             self._overflow += 1
             return
-        self._buffer.append((time.time(), event, fields, run))
+        self._buffer.append((time.time(), event, fields or _NOTHING, run))
         if self._sleeping:
             self._sleeping = False
             self._wake.set()
@@ -140,6 +142,9 @@ class Writer:
     def _turn(self) -> None:
         self._sleep_until_needed()
         events = self._absorb()
+        while self._trouble.away and self._buffer:
+            # All of it: less is kept of what was looked at than waits to be.
+            events += self._absorb()
         self._compare()
         if time.monotonic() >= self._retry_at:
             self._flush()
@@ -155,7 +160,7 @@ class Writer:
         self._sleeping = False
 
     def _absorb(self) -> int:
-        """Turn what was observed into operations, not all at once; also while Redis is away."""
+        """Turn what was observed into operations, not all at once."""
         events, buffer = 0, self._buffer
         while buffer and events < ABSORB_MAX:
             events += 1
