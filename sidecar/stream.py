@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from celery_plugin.contract import Position
 from sidecar.addresses import Network, client_address
 from sidecar.audience import Audiences
+from sidecar.collector import allow_for
 from sidecar.control import unauthorized
 from sidecar.drain import Drain, last_words
 from sidecar.headers import raw_send
@@ -83,6 +84,7 @@ class Streams:
             return overloaded(reason)
         counts().add(OPENED)
         counts().put(STREAMS, self._limits.count)
+        allow_for(self._limits.count)
         return None
 
     def leave(self, address: str) -> None:
