@@ -102,9 +102,14 @@ class Outbox:
         self._word()
         size = events = 0
         for one in self._take():
+            try:
+                events, size = events + one.events, size + one.size
+            except TypeError:
+                # No text: one that cannot be told must not hold up the others.
+                logger.exception("celery_plugin: this is given up: %r", one.key)
+                self.gave_up += 1
+                continue
             batch.append(one)
-            events += one.events
-            size += one.size
             if events >= BATCH_EVENTS or size >= BATCH_BYTES:
                 break
         batch += self._counts.take()

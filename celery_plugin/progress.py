@@ -139,4 +139,6 @@ def _running(task: Any, task_id: Any) -> str | None:
 
 
 def _id_of(request: Any) -> str | None:
-    return None if request.is_eager or request.called_directly else request.id
+    # The application gives what it likes as an id; Redis has none that is not a text.
+    runs = not (request.is_eager or request.called_directly)
+    return request.id if runs and isinstance(request.id, str) else None

@@ -455,7 +455,7 @@ local function apply_progress(progress, id)
   if shown and match(shown.id, '^(.*)/%d+$') ~= worker_id then return end
   if not shown and (task.finished or call('HLEN', PROGRESS) >= PROGRESS_MAX) then return end
   call('HSET', PROGRESS, id, progress)
-  any_progress, task.progress = true, progress
+  any_progress, task.progress, task.progress_over = true, progress, nil
   if shown and shown.rank == ACTIVE_RANK and take_apart(id, task, shown) then
     show(task, shown, previous_of(task))
   end

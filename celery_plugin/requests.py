@@ -15,6 +15,7 @@ from typing import Any
 from billiard.einfo import ExceptionWithTraceback
 from celery.exceptions import Ignore, Reject, Retry, TimeLimitExceeded
 from celery.utils.serialization import get_pickled_exception
+from celery.worker.request import Request
 from kombu.utils.encoding import safe_repr
 from kombu.utils.imports import symbol_by_name
 
@@ -43,6 +44,9 @@ def observe_requests(app: Any, tell: Tell) -> None:
 
 
 def _observing(base: Any, tell: Tell) -> Any:
+    # The application's own may do what it likes with an event that nobody sends.
+    is_celerys = base.send_event is Request.send_event
+
     class ObservingRequest(base):  # type: ignore[misc]  # Celery is not typed
         # Its run, which it gets when it is received.
         sidecar_run: Run | None = None
@@ -65,9 +69,10 @@ def _observing(base: Any, tell: Tell) -> Any:
                 tell(self, type, self._sidecar_fields(type, fields) if type in _WITH_MORE else fields)
             except Exception:
                 _give_up(type)
-            # Without -E nobody hears of it, and saying so costs as much as telling it here.
-            if getattr(self._eventer, "forwards", True):
-                super().send_event(type, **fields)
+            # Where the dispatcher sends nothing, saying so costs as much as telling it here.
+            if is_celerys and not getattr(self._eventer, "forwards", True):
+                return None
+            return super().send_event(type, **fields)
 
         def _sidecar_look_at(self, error: Any) -> None:
             # What a retry was asked for, if anything.

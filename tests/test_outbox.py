@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,16 @@ def test_a_batch_is_bounded(text: str) -> None:
         assert sum(map(len, pack(steps))) <= BATCH_BYTES + 2 * RECORD_MAX_BYTES
         told += len(steps)
     assert 1000 == told
+
+
+def test_what_is_no_text_is_given_up_alone() -> None:
+    """The others go, and it is counted: the application gives ids as it likes."""
+    outbox = Outbox("celery@one", RunTable())
+    number: Any = 123
+    outbox.add(Other("progress 123", ("progress", "{}", number)))
+    outbox.tell(RUN)
+    batch: list[Operation | Other] = []
+    outbox.fill(batch)
+    assert RUN.task_id == batch[0].of
+    assert 1 == outbox.gave_up
+    assert not outbox

@@ -175,6 +175,18 @@ def test_progress_before_the_start_is_kept(state: RedisServer, stored: Stored) -
     assert "progress" not in stored.finished["a"]
 
 
+def test_progress_of_the_next_run_in_the_batch_stays(state: RedisServer, stored: Stored) -> None:
+    """One batch may have the end of a run, the start of the next one, and what that says."""
+    again = Other("a", (PROGRESS, '{"message":"Again","updated_at":2.000}', "a"))
+    with Redis.from_url(state.url) as client:
+        worker = Sender(client)
+        worker.begin()
+        worker.send(step("a", "active", "one/1"), Other("a", (PROGRESS, '{"updated_at":1.000}', "a")))
+        worker.send(step("a", "retrying", "one/1"), step("a", "active", "one/2"), again)
+    assert "Again" == shown(stored, "a")["message"]
+    assert shown(stored, "a") == stored.progress["a"]
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_nothing_stays_of_short_tasks(
     pool: str, start: Callable[..., Worker], call: Call, stored: Stored
