@@ -26,6 +26,8 @@ INTERVAL_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5.0
 # A round that has taken so long hangs in a way that nobody thought of.
 MAX_AGE_SECONDS: Final = 30.0
+# It may be there again: its node was away, or somebody has sent something.
+FORMER_AGAIN_SECONDS: Final = 600.0
 
 
 class AmqpWatcher:
@@ -37,8 +39,8 @@ class AmqpWatcher:
         self._former: frozenset[str] = frozenset()
         # Queue → its depth, and when by the monotonic clock.
         self._depths: dict[str, tuple[QueueDepth, float]] = {}
-        # What was not there when it was asked for last.
-        self._missing: set[str] = set()
+        # What was not there, and when it is asked for again where only old records name it.
+        self._missing: dict[str, float] = {}
         # Of all of the above: the loop and the thread have both in hand.
         self._lock = threading.Lock()
         self._meter = Meter(self, INTERVAL_SECONDS)
@@ -48,7 +50,8 @@ class AmqpWatcher:
         """Ask for these: queues that are known, and those of which somebody once told."""
         with self._lock:
             self._known, self._former = frozenset(known), frozenset(former)
-            self._missing &= self._known | self._former
+            wanted = self._known | self._former
+            self._missing = {queue: at for queue, at in self._missing.items() if queue in wanted}
         if not self._started:
             self._started = True
             self._meter.start()
@@ -73,28 +76,37 @@ class AmqpWatcher:
             logger.warning("broker: kombu is not installed, so only workers say how many tasks wait in it")
             return None
         # A heartbeat would have to be sent between two rounds.
-        connection = Connection(self._url, connect_timeout=CONNECT_SECONDS, heartbeat=0)
+        try:
+            connection = Connection(self._url, connect_timeout=CONNECT_SECONDS, heartbeat=0)
+        except ValueError:
+            # Its text may have a piece of the password.
+            logger.error("broker: the URL cannot be read, so only workers say how many tasks wait in it")
+            return None
         return connection, partial(AmqpAsker, self._names)
 
     def _names(self) -> set[str]:
         with self._lock:
-            # Asking in vain puts an error into RabbitMQ's log: what only old records name is left alone then.
-            return {*self._known, *(self._former - self._missing)} or {DEFAULT_QUEUE}
+            # Asking in vain puts an error into RabbitMQ's log: what only old records name waits longer.
+            now = time.monotonic()
+            former = {queue for queue in self._former if self._missing.get(queue, now) <= now}
+            return {*self._known, *former} or {DEFAULT_QUEUE}
 
     def on_depth(self, queue: str, pending: int | None) -> None:
         """Keep it with its time."""
         with self._lock:
             if pending is None:
                 self._depths.pop(queue, None)
-                self._missing.add(queue)
+                self._missing[queue] = time.monotonic() + FORMER_AGAIN_SECONDS
             else:
                 self._depths[queue] = QueueDepth(pending, None, time.time()), time.monotonic()
-                self._missing.discard(queue)
+                self._missing.pop(queue, None)
 
     def on_away(self, reason: str) -> None:
         """Forget what was measured: nobody knows how it is now."""
         with self._lock:
             self._depths.clear()
+            # A node that was away may have had them.
+            self._missing.clear()
         logger.warning("broker: %s; trying again", reason)
 
     def on_back(self) -> None:

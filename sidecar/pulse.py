@@ -109,11 +109,16 @@ def _measured(told: Mapping[str, bytes], now: float) -> dict[str, QueueDepth]:
 def _join(
     told: Mapping[str, QueueDepth], asked: Mapping[str, QueueDepth], now: float
 ) -> dict[str, QueueDepth]:
-    """A living worker knows its own broker; else what was asked here is newer than what a dead one told."""
+    """A living worker knows its own broker; else the newer figure counts."""
     renewed = {
         queue: depth for queue, depth in told.items() if now - depth.measured_at <= DEPTH_RENEWED_SECONDS
     }
-    return {**told, **asked, **renewed}
+    newer = {
+        queue: depth
+        for queue, depth in asked.items()
+        if queue not in told or depth.measured_at >= told[queue].measured_at
+    }
+    return {**told, **newer, **renewed}
 
 
 def _depth(text: bytes, now: float) -> QueueDepth | None:

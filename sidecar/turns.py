@@ -32,8 +32,9 @@ def loop_factory() -> asyncio.AbstractEventLoop:
     return TurnLoop() if hasattr(select, "epoll") else asyncio.new_event_loop()
 
 
-_READS = select.EPOLLIN | select.EPOLLRDHUP
-_GOES = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+if hasattr(select, "epoll"):
+    _READS = select.EPOLLIN | select.EPOLLRDHUP
+    _GOES = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class TurnLoop(asyncio.SelectorEventLoop):

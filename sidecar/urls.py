@@ -109,7 +109,25 @@ def check_broker_url(text: str) -> str:
     redis_url = redis_url_of_broker(text)
     if redis_url is not None:
         check_redis_url(redis_url)
+    if is_amqp(text):
+        _check_ports(text)
     return text
+
+
+def _check_ports(text: str) -> None:
+    for each in text.split(";"):
+        parts = urlsplit(each)
+        # The @ stands behind what was read as host and port.
+        readable = "@" in parts.netloc or "@" not in each
+        try:
+            readable = readable and parts.port != 0
+        except ValueError:
+            readable = False
+        if not readable:
+            # Not what was read as one: with / ? or # in a password that is its beginning.
+            raise ValueError(
+                "the port cannot be read; in user and password a character that is special in a URL is %xx"
+            ) from None
 
 
 def redis_url_of_broker(text: str) -> str | None:

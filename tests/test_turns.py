@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from selectors import EVENT_READ, EVENT_WRITE
@@ -126,3 +128,18 @@ def test_many_may_wait_to_be_let_in() -> None:
         listener.listen(CLIENTS_A_TURN)
         for _ in range(50):
             stack.enter_context(socket.create_connection(listener.getsockname(), timeout=5))
+
+
+WITHOUT_EPOLL = """\
+import select
+for name in [name for name in dir(select) if name.lower().startswith("epoll")]:
+    delattr(select, name)
+import sidecar.server
+from sidecar.turns import TurnLoop, loop_factory
+assert not isinstance(loop_factory(), TurnLoop)
+"""
+
+
+def test_a_system_without_epoll() -> None:
+    """The sidecar is also tried on a Mac, which has none: asyncio's own loop does there."""
+    subprocess.run([sys.executable, "-c", WITHOUT_EPOLL], check=True, timeout=60)
