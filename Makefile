@@ -41,7 +41,9 @@ lint: $(INSTALLED) ## Check format, lint and types
 	$(BIN)/mypy
 
 audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed (asks PyPI; names what PyPI does not know)
-	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
+	# With the certificates that pip is told of: where a network has its own, the index is reached by no others.
+	REQUESTS_CA_BUNDLE="$${REQUESTS_CA_BUNDLE:-$$($(BIN)/pip config get global.cert 2>/dev/null)}" \
+		$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 format: $(INSTALLED) ## Put the format right
 	$(BIN)/ruff format .

@@ -39,22 +39,32 @@ class Asker(Protocol):
         ...
 
 
-class AmqpAsker:
-    """Declares queues passively, which changes nothing."""
+def _missing_seconds(_: str) -> float:
+    return MISSING_SECONDS
 
-    def __init__(self, names: Names, connection: Any) -> None:
+
+class AmqpAsker:
+    """Declares queues passively, which changes nothing; one that was refused after a pause, in seconds."""
+
+    def __init__(
+        self, names: Names, connection: Any, pause_of: Callable[[str], float] = _missing_seconds
+    ) -> None:
         self._names = names
+        self._pause_of = pause_of
         # Asked for later, it would be made anew where it is broken.
         self._amqp = connection.connection
         self._channel_errors = connection.channel_errors
         self._channel: Any = None
-        self._ask_again_at: dict[str, float] = {}
+        self._refused_at: dict[str, float] = {}
         self._limit_silence()
 
     def queues(self) -> list[str]:
         """The queues by name, without those that were not there a moment ago."""
-        now = time.monotonic()
-        return sorted(queue for queue in set(self._names()) if self._ask_again_at.get(queue, 0.0) <= now)
+        return sorted(filter(self._is_due, set(self._names())))
+
+    def _is_due(self, queue: str) -> bool:
+        refused_at = self._refused_at.get(queue)
+        return refused_at is None or time.monotonic() - refused_at >= self._pause_of(queue)
 
     def pending(self, queue: str) -> int | None:
         """Ask; a refusal closes the channel, not the connection."""
@@ -63,7 +73,7 @@ class AmqpAsker:
             return int(self._channel.queue_declare(queue=queue, passive=True).message_count)
         except self._channel_errors as error:
             self._channel = None
-            self._ask_again_at[queue] = time.monotonic() + MISSING_SECONDS
+            self._refused_at[queue] = time.monotonic()
             logger.debug("the broker does not tell how many wait in %r: %s", queue, error)
             return None
 

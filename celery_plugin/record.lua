@@ -335,8 +335,9 @@ end
 local function close(task, place, run, previous)
   local runs = task.runs
   local was_shown = place == 0 or place == #runs
+  -- Progress is what the shown run says, if there is one.
+  if any_progress and place == #runs then task.progress, task.progress_over = nil, true end
   if place > 0 then table.remove(runs, place) end
-  if any_progress then task.progress, task.progress_over = nil, true end
   local next_shown = runs[#runs]
   if next_shown then
     if not GOES_ON[run.status] then task.over = run end

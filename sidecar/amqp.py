@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
+from celery_plugin import askers
 from celery_plugin.askers import AmqpAsker
 from celery_plugin.meter import Found, Meter
 from sidecar.depths import DEFAULT_QUEUE, QueueDepth
@@ -26,8 +27,9 @@ INTERVAL_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5.0
 # A round that has taken so long hangs in a way that nobody thought of.
 MAX_AGE_SECONDS: Final = 30.0
-# It may be there again: its node was away, or somebody has sent something.
-FORMER_AGAIN_SECONDS: Final = 600.0
+# After which a queue that only old records name is asked for again where it was not there: somebody may have
+# sent something, or the broker's node that has it was away.
+FORMER_SECONDS: Final = 600.0
 
 
 class AmqpWatcher:
@@ -39,8 +41,6 @@ class AmqpWatcher:
         self._former: frozenset[str] = frozenset()
         # Queue → its depth, and when by the monotonic clock.
         self._depths: dict[str, tuple[QueueDepth, float]] = {}
-        # What was not there, and when it is asked for again where only old records name it.
-        self._missing: dict[str, float] = {}
         # Of all of the above: the loop and the thread have both in hand.
         self._lock = threading.Lock()
         self._meter = Meter(self, INTERVAL_SECONDS)
@@ -50,8 +50,6 @@ class AmqpWatcher:
         """Ask for these: queues that are known, and those of which somebody once told."""
         with self._lock:
             self._known, self._former = frozenset(known), frozenset(former)
-            wanted = self._known | self._former
-            self._missing = {queue: at for queue, at in self._missing.items() if queue in wanted}
         if not self._started:
             self._started = True
             self._meter.start()
@@ -76,37 +74,30 @@ class AmqpWatcher:
             logger.warning("broker: kombu is not installed, so only workers say how many tasks wait in it")
             return None
         # A heartbeat would have to be sent between two rounds.
-        try:
-            connection = Connection(self._url, connect_timeout=CONNECT_SECONDS, heartbeat=0)
-        except ValueError:
-            # Its text may have a piece of the password.
-            logger.error("broker: the URL cannot be read, so only workers say how many tasks wait in it")
-            return None
-        return connection, partial(AmqpAsker, self._names)
+        connection = Connection(self._url, connect_timeout=CONNECT_SECONDS, heartbeat=0)
+        return connection, partial(AmqpAsker, self._names, pause_of=self._pause_of)
 
-    def _names(self) -> set[str]:
+    def _names(self) -> frozenset[str]:
         with self._lock:
-            # Asking in vain puts an error into RabbitMQ's log: what only old records name waits longer.
-            now = time.monotonic()
-            former = {queue for queue in self._former if self._missing.get(queue, now) <= now}
-            return {*self._known, *former} or {DEFAULT_QUEUE}
+            return self._known | self._former or frozenset({DEFAULT_QUEUE})
+
+    def _pause_of(self, queue: str) -> float:
+        """Asking in vain puts an error into RabbitMQ's log: seldom for what only old records name."""
+        with self._lock:
+            return FORMER_SECONDS if queue in self._former - self._known else askers.MISSING_SECONDS
 
     def on_depth(self, queue: str, pending: int | None) -> None:
         """Keep it with its time."""
         with self._lock:
             if pending is None:
                 self._depths.pop(queue, None)
-                self._missing[queue] = time.monotonic() + FORMER_AGAIN_SECONDS
             else:
                 self._depths[queue] = QueueDepth(pending, None, time.time()), time.monotonic()
-                self._missing.pop(queue, None)
 
     def on_away(self, reason: str) -> None:
         """Forget what was measured: nobody knows how it is now."""
         with self._lock:
             self._depths.clear()
-            # A node that was away may have had them.
-            self._missing.clear()
         logger.warning("broker: %s; trying again", reason)
 
     def on_back(self) -> None:

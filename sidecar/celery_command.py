@@ -68,10 +68,16 @@ def settings_of(app: Any, environ: Mapping[str, str]) -> dict[str, str]:
         settings = load(app.conf, environ)
     except SettingsError as error:
         raise BadSettings(str(error).split("; ")) from None
+    try:
+        connection = app.connection_for_read()
+    except ValueError:
+        # Its text may have a piece of the password.
+        raise BadSettings(
+            ["the broker_url of the app cannot be read: is what is special in it %xx?"]
+        ) from None
     broker = find_redis(app)
     found = {"SIDECAR_PREFIX": settings.prefix, "SIDECAR_QUEUES": _queues(app)}
     # `find_redis` answers with the result backend where the broker is none.
-    connection = app.connection_for_read()
     if connection.transport.driver_type == "redis" and broker is not None:
         found["SIDECAR_BROKER_URL"] = url_of(broker)
     else:

@@ -110,23 +110,21 @@ def check_broker_url(text: str) -> str:
     if redis_url is not None:
         check_redis_url(redis_url)
     if is_amqp(text):
-        _check_ports(text)
+        _check_hosts(text)
     return text
 
 
-def _check_ports(text: str) -> None:
+def _check_hosts(text: str) -> None:
     for each in text.split(";"):
-        parts = urlsplit(each)
-        # The @ stands behind what was read as host and port.
-        readable = "@" in parts.netloc or "@" not in each
         try:
-            readable = readable and parts.port != 0
+            parts = urlsplit(each)
+            # Else what was read as host and port is the beginning of user and password.
+            is_readable = parts.port != 0 and ("@" in parts.netloc or "@" not in each)
         except ValueError:
-            readable = False
-        if not readable:
-            # Not what was read as one: with / ? or # in a password that is its beginning.
+            is_readable = False
+        if not is_readable:
             raise ValueError(
-                "the port cannot be read; in user and password a character that is special in a URL is %xx"
+                "host and port cannot be read; what is special in a URL is %xx in user and password"
             ) from None
 
 

@@ -217,8 +217,8 @@ def test_what_the_doctor_says(
 def test_what_is_not_there_is_not_asked_for_all_the_time(
     rabbit: RabbitServer, queue: str, send: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RabbitMQ logs an error each time: what only an old record names is asked for once, what somebody
-    knows again after a while, and neither hides another."""
+    """RabbitMQ logs an error each time: what somebody knows is asked for again after a while, what only an
+    old record names after a long one, and neither hides another."""
     monkeypatch.setattr(amqp, "INTERVAL_SECONDS", 0.05)
     monkeypatch.setattr(askers, "MISSING_SECONDS", 0.1)
     known, former = f"known-{queue}", f"former-{queue}"
@@ -233,6 +233,8 @@ def test_what_is_not_there_is_not_asked_for_all_the_time(
         eventually(lambda: errors(known) >= 3)
         assert {queue: 1} == {name: depth.pending for name, depth in watcher.depths().items()}
         assert 1 == errors(former)
+        monkeypatch.setattr(amqp, "FORMER_SECONDS", 0.1)
+        eventually(lambda: errors(former) >= 3)
     finally:
         watcher.stop()
 
@@ -269,11 +271,13 @@ def measured(pending: int, age: float) -> QueueDepth:
         ({"a": 1}, {"a": measured(1, 7)}, {"a": measured(2, 1)}),
         # It has gone, or cannot ask.
         ({"a": 2}, {"a": measured(1, 9)}, {"a": measured(2, 4)}),
+        # Here nobody has asked for long.
+        ({"a": 1}, {"a": measured(1, 9)}, {"a": measured(2, 20)}),
         ({"a": 1, "b": 2}, {"a": measured(1, 1)}, {"b": measured(2, 1)}),
     ],
 )
 def test_whose_word_counts(
     expected: dict[str, int], told: dict[str, QueueDepth], asked: dict[str, QueueDepth]
 ) -> None:
-    """That of a worker which lives; then what was asked here; then the last word of a worker."""
+    """That of a worker which lives, else the newer one."""
     assert expected == {name: depth.pending for name, depth in _join(told, asked, 100.0).items()}

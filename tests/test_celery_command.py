@@ -13,6 +13,7 @@ import pytest
 from deploy.demo.child import environment
 from deploy.demo.redis_server import RedisServer
 from sidecar.celery_command import settings_of
+from sidecar.settings import BadSettings
 from tests.support import folder_app, secure_app
 from tests.support.pseudo_terminal import Terminal
 from tests.support.sentinel_app import make_sentinel_app
@@ -140,3 +141,11 @@ finally:
         timeout=60,
     )
     assert "LOADED ['sidecar', 'sidecar.celery_command']" in result.stdout
+
+
+def test_a_broker_url_that_cannot_be_read() -> None:
+    """The app's mistake is named, and no piece of its password."""
+    with pytest.raises(BadSettings, match="broker_url of the app cannot be read") as refused:
+        settings_of(make_app("amqp://u:hunter2/p@h:5672//"), {})
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__suppress_context__

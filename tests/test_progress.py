@@ -187,6 +187,20 @@ def test_progress_of_the_next_run_in_the_batch_stays(state: RedisServer, stored:
     assert shown(stored, "a") == stored.progress["a"]
 
 
+def test_the_end_of_another_run_takes_no_progress(state: RedisServer, stored: Stored) -> None:
+    """A run before ends late, while the task runs and says how far it is."""
+    said = Other("a", (PROGRESS, '{"message":"On","updated_at":2.000}', "a"))
+    with Redis.from_url(state.url) as client:
+        worker = Sender(client)
+        worker.begin()
+        worker.send(step("a", "active", "one/1"), step("a", "active", "one/2"), said)
+        worker.send(step("a", "retrying", "one/1"))
+        assert "On" == shown(stored, "a")["message"]
+        assert shown(stored, "a") == stored.progress["a"]
+        worker.send(step("a", "completed", "one/2"))
+    assert {} == stored.progress
+
+
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_nothing_stays_of_short_tasks(
     pool: str, start: Callable[..., Worker], call: Call, stored: Stored
