@@ -40,9 +40,11 @@ lint: $(INSTALLED) ## Check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# With the certificates that pip is told of: in a network that has its own, no others reach the index.
+PIP_CERTIFICATES = $(BIN)/pip config list | sed -n "s/^global.cert='\(.*\)'$$/\1/p"
+
 audit: $(INSTALLED) ## Look for known vulnerabilities in what is installed (asks PyPI; names what PyPI does not know)
-	# With the certificates that pip is told of: where a network has its own, the index is reached by no others.
-	REQUESTS_CA_BUNDLE="$${REQUESTS_CA_BUNDLE:-$$($(BIN)/pip config get global.cert 2>/dev/null)}" \
+	REQUESTS_CA_BUNDLE="$${REQUESTS_CA_BUNDLE:-$$($(PIP_CERTIFICATES))}" \
 		$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 format: $(INSTALLED) ## Put the format right
